@@ -1,0 +1,79 @@
+"""Every error that harkd raises on purpose.
+
+::
+
+    HarkdError                  message says what is wrong, `mend` says what to do
+    ├── SettingsError           one or more faults of the settings, each with its path
+    ├── AudioError              a microphone, a file or stdin cannot be read (mostly worth a retry)
+    │   ├── NoMicrophoneError   nothing matches the wanted device, or nothing is there
+    │   └── AudioFileError      a file is no audio, or cannot be opened (never worth a retry)
+    ├── ModelError              a model cannot be used
+    │   ├── ModelMissingError   it is not installed
+    │   ├── ModelDamagedError   a file is missing, truncated or altered
+    │   └── ModelPullError      it cannot be fetched (network, disk, index)
+    ├── RecognitionError        the recognizer failed on one utterance
+    └── BrokerError             the MQTT broker cannot be used
+        └── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+
+An edge translates its library's exceptions into these (``raise … from``).
+"""
+
+from __future__ import annotations
+
+
+class HarkdError(Exception):
+    """Base of all errors that a user can mend."""
+
+    def __init__(self, message: str, mend: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        """What is wrong, in one sentence without a full stop."""
+        self.mend = mend
+        """What to do about it, in one sentence without a full stop; may be empty."""
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.mend}." if self.mend else self.message
+
+
+class SettingsError(HarkdError):
+    """The settings have one or more faults; `message` lists them all, one a line."""
+
+
+class AudioError(HarkdError):
+    """Audio cannot be captured or read."""
+
+
+class NoMicrophoneError(AudioError):
+    """No device, or no single device, is what the settings ask for."""
+
+
+class AudioFileError(AudioError):
+    """A file is no audio or cannot be opened."""
+
+
+class ModelError(HarkdError):
+    """A model cannot be used."""
+
+
+class ModelMissingError(ModelError):
+    """The model is not installed."""
+
+
+class ModelDamagedError(ModelError):
+    """A file of the model is missing, truncated or altered."""
+
+
+class ModelPullError(ModelError):
+    """The model cannot be fetched."""
+
+
+class RecognitionError(HarkdError):
+    """The recognizer failed on one utterance."""
+
+
+class BrokerError(HarkdError):
+    """The MQTT broker cannot be reached or used."""
+
+
+class BrokerRefusedError(BrokerError):
+    """The MQTT broker answered and refused."""
