@@ -1,0 +1,112 @@
+"""``harkd config``: check the settings, show what is in effect, print the reference.
+
+In: words of the command line and the environment. Out: text on stdout; faults are raised as
+`SettingsError` for the top-level command to print. Runs on the main thread, and loads nothing that
+listens or recognizes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import yaml
+
+from harkd.settings import (
+    Settings,
+    describe,
+    example_text,
+    find_file,
+    load,
+    load_traced,
+    models_dir,
+)
+
+if TYPE_CHECKING:
+    from harkd.settings_file import Entry, Keys
+
+COMMENT_COLUMN: Final = 36
+"""Where `show` writes the origin of a value."""
+
+config_option = click.option(
+    "--config",
+    "explicit",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file, instead of the usual places.",
+)
+
+
+@click.group("config")
+def config() -> None:
+    """Check, show and explain the settings."""
+
+
+@config.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@config_option
+def check(file: Path | None, explicit: Path | None) -> None:
+    """Report everything that is wrong with the settings, in FILE or in the usual places.
+
+    HARKD_… variables of the environment are checked too. Exits with 1 if there is a fault.
+    """
+    if file and explicit:
+        raise click.UsageError("Name the file once: as FILE or with --config.")
+    path = find_file(file or explicit, os.environ)
+    load(path, os.environ)
+    click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
+
+
+@config.command()
+@config_option
+def show(explicit: Path | None) -> None:
+    """Print the settings in effect, and where each comes from. Secrets are masked."""
+    path = find_file(explicit, os.environ)
+    settings, origins = load_traced(path, os.environ)
+    click.echo(f"# {path or 'no settings file: the defaults apply'}")
+    for line in shown_lines(settings, origins, os.environ):
+        click.echo(line)
+
+
+@config.command()
+def example() -> None:
+    """Print the reference: a settings file with every option, its default and its range."""
+    click.echo(example_text(), nl=False)
+
+
+def shown_lines(
+    settings: Settings, origins: Mapping[Keys, Entry], environ: Mapping[str, str]
+) -> list[str]:
+    """Returns the settings as lines of YAML, each value with its origin as a comment."""
+    in_effect = {
+        ("device_id",): settings.effective_device_id,
+        ("models", "dir"): str(models_dir(settings.models, environ)),
+        ("mqtt", "host"): "the embedded broker",
+        ("mqtt", "client_id"): settings.effective_client_id,
+    }
+
+    def shown(keys: Keys, value: object) -> str:
+        # An endless width keeps a value on its line, and the comment with it.
+        text = yaml.safe_dump({keys[-1]: value}, allow_unicode=True, width=float("inf")).strip()
+        origin = _origin(origins.get(keys))
+        if value == "" and keys in in_effect:
+            origin += f"; in effect: {in_effect[keys]}"
+        return f"{'  ' * (len(keys) - 1) + text:<{COMMENT_COLUMN}}  # {origin}"
+
+    lines: list[str] = []
+    for name, value in describe(settings).items():
+        if isinstance(value, dict):
+            lines.append(f"{name}:")
+            lines.extend(shown((name, key), one) for key, one in value.items())
+        else:
+            lines.append(shown((name,), value))
+    return lines
+
+
+def _origin(entry: Entry | None) -> str:
+    if entry is None:
+        return "default"
+    return f"line {entry.place.line}" if entry.place.line else entry.name

@@ -1,0 +1,363 @@
+"""The settings: what can be set, its default and range, and how all faults are reported at once.
+
+In: the settings file and the environment (`load`). Out: `Settings`, frozen; each part of the
+daemon is given the one section that it needs. Runs once at start, on the main thread.
+
+A leaf's type says what is allowed. ``config/harkd.yaml`` is the reference for users; a test holds
+it to these classes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import platformdirs
+from msgspec import Meta
+
+from harkd.errors import SettingsError
+from harkd.settings_file import (
+    Entry,
+    Fault,
+    Keys,
+    Leaf,
+    expand,
+    find_file,
+    judge,
+    leaves_of,
+    read_environment,
+    read_file,
+    read_small,
+    unknown,
+)
+
+__all__ = [
+    "LEAVES",
+    "AudioSettings",
+    "EndpointSettings",
+    "LogSettings",
+    "ModelsSettings",
+    "MqttSettings",
+    "RecognizerSettings",
+    "Settings",
+    "VadSettings",
+    "describe",
+    "example_text",
+    "find_file",
+    "load",
+    "load_traced",
+    "models_dir",
+    "read_password",
+]
+
+SYSTEM_MODELS_DIR: Final = Path("/var/lib/harkd/models")
+"""Where root keeps models."""
+MASK: Final = "********"
+"""Shown in place of a secret that is set."""
+
+TopicLevel = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_-]+$", description='letters, digits, "-" and "_"')
+]
+OptionalTopicLevel = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9_-]*$", description='letters, digits, "-" and "_"')
+]
+HostName = Annotated[
+    str,
+    Meta(pattern=r"^[^\s/]*$", description="a host name or an IP address, without mqtt:// or port"),
+]
+Secret = Annotated[str, Meta(extra={"secret": True})]
+NUMBER_AS_TEXT: Final = Meta(extra={"number_as_text": True})
+"""Of an option where YAML's ``device: 2`` means the text "2"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSettings:
+    """Which microphone, and how it is read."""
+
+    device: Annotated[str, NUMBER_AS_TEXT] = "default"
+    """Name, part of a name, or index of the input."""
+    channel: Literal["mix"] | Annotated[int, Meta(ge=1, le=64)] = "mix"
+    """The mean of all channels, or one channel, 1…64."""
+    stall_s: Annotated[float, Meta(ge=0.5, le=30)] = 2.0
+    """Seconds without audio after which the input is opened anew, 0.5…30."""
+    latency_ms: Annotated[int, Meta(ge=10, le=1000)] = 100
+    """Milliseconds of buffer asked of the sound system, 10…1000."""
+    block_ms: Annotated[int, Meta(ge=10, le=100)] = 30
+    """Milliseconds of audio in one block, 10…100."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VadSettings:
+    """What counts as speech."""
+
+    aggressiveness: Annotated[int, Meta(ge=0, le=3)] = 2
+    """How readily sound is taken for noise, 0…3."""
+    pre_roll_ms: Annotated[int, Meta(ge=0, le=2000)] = 300
+    """Milliseconds kept from before the speech, 0…2000."""
+    start_ms: Annotated[int, Meta(ge=20, le=500)] = 60
+    """Milliseconds of speech that begin a segment, 20…500."""
+    min_speech_ms: Annotated[int, Meta(ge=0, le=2000)] = 120
+    """Milliseconds of speech below which a segment is rejected, 0…2000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """When an utterance is over."""
+
+    silence_ms: Annotated[int, Meta(ge=100, le=5000)] = 600
+    """Milliseconds of silence that end it, 100…5000."""
+    pause_ms: Annotated[int, Meta(ge=60, le=2000)] = 200
+    """Milliseconds of silence at which the final is prepared, 60…2000, at most `silence_ms`."""
+    max_utterance_s: Annotated[float, Meta(ge=2, le=60)] = 15.0
+    """Seconds after which it is cut, 2…60."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognizerSettings:
+    """How speech becomes text."""
+
+    model: str = "moonshine-tiny-en"
+    """Name of an installed model."""
+    partials: bool = True
+    """Whether text is published while it is still being spoken."""
+    partial_interval_ms: Annotated[int, Meta(ge=100, le=10000)] = 500
+    """Milliseconds between two partials at least, 100…10000."""
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0
+    """Processor threads, 0…64; 0 chooses."""
+    min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Confidence below which a text is rejected, 0…1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsSettings:
+    """Where models are kept."""
+
+    dir: str = ""
+    """Folder; empty for the usual one, see `models_dir`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MqttSettings:
+    """Where the transcripts go."""
+
+    host: HostName = ""
+    """Host name or address of the broker; empty for the embedded broker on loopback."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 1883
+    """TCP port of the broker, 1…65535."""
+    username: str = ""
+    """User name for the broker; empty for none."""
+    password: Secret = field(default="", repr=False)
+    """Password for the broker; see `read_password`."""
+    password_file: str = ""
+    """File that holds the password instead."""
+    protocol: Annotated[Literal["auto", "5", "3.1.1"], NUMBER_AS_TEXT] = "auto"
+    """MQTT version; auto tries 5, then 3.1.1."""
+    base_topic: TopicLevel = "harkd"
+    """First level of every topic."""
+    client_id: str = ""
+    """MQTT client identifier; empty for ``harkd-<device_id>``."""
+    keepalive_s: Annotated[int, Meta(ge=5, le=1200)] = 30
+    """Seconds after which a silent connection is probed, 5…1200."""
+    max_age_s: Annotated[int, Meta(ge=1, le=86400)] = 30
+    """Seconds up to which a final still goes to ``transcript``, 1…86400."""
+    retain_last: bool = True
+    """Whether ``transcript/last`` is published, retained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
+    format: Literal["auto", "human", "json"] = "auto"
+    """Form of a log line; auto chooses by where the log goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    device_id: OptionalTopicLevel = ""
+    """Name of this device in topics; empty for the host name, see `effective_device_id`."""
+    audio: AudioSettings = field(default_factory=AudioSettings)
+    vad: VadSettings = field(default_factory=VadSettings)
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    recognizer: RecognizerSettings = field(default_factory=RecognizerSettings)
+    models: ModelsSettings = field(default_factory=ModelsSettings)
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+    @property
+    def effective_device_id(self) -> str:
+        """`device_id`, or the host name with "-" for whatever may not stand in a topic."""
+        if self.device_id:
+            return self.device_id
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", socket.gethostname()).strip("-") or "harkd"
+
+    @property
+    def effective_client_id(self) -> str:
+        """`mqtt.client_id`, or ``harkd-<device_id>``."""
+        return self.mqtt.client_id or f"harkd-{self.effective_device_id}"
+
+
+LEAVES: Final[Mapping[Keys, Leaf]] = leaves_of(Settings)
+"""Every option by its path, in the order of the classes."""
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Returns the settings of the file (None: the defaults) with those of `environ` over them.
+
+    Raises:
+        SettingsError: `message` has all faults of the file and the environment, one a line.
+    """
+    return load_traced(path, environ)[0]
+
+
+def load_traced(
+    path: Path | None, environ: Mapping[str, str]
+) -> tuple[Settings, dict[Keys, Entry]]:
+    """As `load`, and also returns the entry behind each value that is not left to its default."""
+    faults: list[Fault] = []
+    in_file: dict[Keys, Entry] = {}
+    unreadable = ""
+    try:
+        in_file = read_file(path, faults) if path else {}
+    except SettingsError as exc:
+        unreadable = exc.message
+    in_environment, unknown_names = read_environment(environ, LEAVES)
+    faults.extend(unknown_names)
+
+    values: dict[Keys, Any] = {}
+    origins: dict[Keys, Entry] = {}
+    doubtful: set[Keys] = set()
+    for keys, entry in [*in_file.items(), *in_environment.items()]:
+        if keys not in LEAVES:
+            words = unknown(keys, entry, LEAVES)
+        else:
+            values[keys], words = judge(LEAVES[keys], entry)
+            origins[keys] = entry
+        if words:
+            doubtful.add(keys)
+            faults.append(Fault(place=entry.place, name=entry.name, text=words))
+
+    for keys in doubtful:
+        values.pop(keys, None)
+    settings = _assemble(values)
+    faults.extend(_contradictions(settings, origins, doubtful))
+    if unreadable or faults:
+        lines = [str(fault) for fault in sorted(faults, key=lambda fault: fault.place)]
+        raise SettingsError("\n".join([unreadable, *lines] if unreadable else lines))
+    return settings, origins
+
+
+def _assemble(values: Mapping[Keys, Any]) -> Settings:
+    def of(section: str) -> dict[str, Any]:
+        return {keys[1]: value for keys, value in values.items() if keys[:-1] == (section,)}
+
+    return Settings(
+        device_id=values.get(("device_id",), ""),
+        audio=AudioSettings(**of("audio")),
+        vad=VadSettings(**of("vad")),
+        endpoint=EndpointSettings(**of("endpoint")),
+        recognizer=RecognizerSettings(**of("recognizer")),
+        models=ModelsSettings(**of("models")),
+        mqtt=MqttSettings(**of("mqtt")),
+        log=LogSettings(**of("log")),
+    )
+
+
+def _contradictions(
+    settings: Settings, origins: Mapping[Keys, Entry], doubtful: set[Keys]
+) -> list[Fault]:
+    """Returns the faults that no single value has. Values in `doubtful` are not what was meant."""
+    found: list[Fault] = []
+
+    def report(blamed: str, text: str, *involved: str) -> None:
+        paths = [tuple(name.split(".")) for name in (blamed, *involved)]
+        entry = origins.get(paths[0])
+        if entry and doubtful.isdisjoint(paths):
+            found.append(Fault(place=entry.place, name=entry.name, text=text))
+
+    pause_ms, silence_ms = settings.endpoint.pause_ms, settings.endpoint.silence_ms
+    if pause_ms > silence_ms:
+        if ("endpoint", "pause_ms") in origins:
+            text = f"{pause_ms} is longer than endpoint.silence_ms ({silence_ms}); lower it"
+            report("endpoint.pause_ms", text, "endpoint.silence_ms")
+        else:
+            text = f"{silence_ms} is shorter than endpoint.pause_ms ({pause_ms}); lower that too"
+            report("endpoint.silence_ms", text, "endpoint.pause_ms")
+
+    mqtt = settings.mqtt
+    for name in ("username", "password", "password_file"):
+        if getattr(mqtt, name) and not mqtt.host:
+            text = "is set, but no broker is; name the broker in mqtt.host, or delete this"
+            report(f"mqtt.{name}", text, "mqtt.host")
+    for name in ("password", "password_file"):
+        if getattr(mqtt, name) and not mqtt.username:
+            text = "is set, but mqtt.username is not; set mqtt.username too, or delete this"
+            report(f"mqtt.{name}", text, "mqtt.username")
+    if mqtt.password and mqtt.password_file:
+        text = "mqtt.password is set too; delete one of the two"
+        report("mqtt.password_file", text, "mqtt.password")
+    return found
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Returns the settings as nested plain values, with secrets masked."""
+    described = asdict(settings)
+    for keys, leaf in LEAVES.items():
+        section = described[keys[0]] if len(keys) > 1 else described
+        if leaf.secret and section[keys[-1]]:
+            section[keys[-1]] = MASK
+    return described
+
+
+def read_password(mqtt: MqttSettings) -> str:
+    """Returns the broker's password, from `password` or `password_file`; empty for none.
+
+    Raises:
+        SettingsError: The file cannot be read, or does not hold one line of text.
+    """
+    if not mqtt.password_file:
+        return mqtt.password
+    path = expand(mqtt.password_file)
+    try:
+        password = read_small(path).strip()
+    except SettingsError as exc:
+        raise SettingsError(f"mqtt.password_file: {exc.message}") from exc
+    if not password:
+        raise SettingsError(f"mqtt.password_file: {path}: is empty; write the password into it")
+    if any(character < " " for character in password):
+        raise SettingsError(
+            f"mqtt.password_file: {path}: holds more than one line of text; leave only the password"
+        )
+    return password
+
+
+def models_dir(models: ModelsSettings, environ: Mapping[str, str]) -> Path:
+    """Returns the folder of models: `dir`, else ``$HARKD_MODELS``, else the user's or root's."""
+    named = models.dir or environ.get("HARKD_MODELS", "")
+    if named:
+        return expand(named)
+    if os.geteuid() == 0:
+        return SYSTEM_MODELS_DIR
+    return platformdirs.user_data_path("harkd", appauthor=False) / "models"
+
+
+def example_text() -> str:
+    """Returns the commented reference, ``harkd.yaml``.
+
+    Raises:
+        SettingsError: It is neither in the package nor in the source tree.
+    """
+    here = Path(__file__).resolve().parent
+    for path in (here / "harkd.yaml", here.parents[1] / "config" / "harkd.yaml"):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise SettingsError(f"{here / 'harkd.yaml'} is missing", "Install harkd again")

@@ -1,0 +1,528 @@
+"""Where settings come from, and words for what is wrong with them.
+
+In: the settings file, the environment, and the settings' classes. Out: one `Entry` for each value
+that was found, with its line; its judged value; one `Fault` for everything that is wrong. Runs
+once at start and for each ``harkd config`` command, on the thread that asks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+import platformdirs
+import yaml
+from msgspec import inspect
+
+from harkd.errors import SettingsError
+
+SYSTEM_FILE: Final = Path("/etc/harkd/harkd.yaml")
+"""The settings file of the service."""
+MAX_FILE_BYTES: Final = 256 * 1024
+"""A settings file has some 10 kB; what is larger is something else."""
+
+Keys = tuple[str, ...]
+"""A path in the settings: ``("mqtt", "port")`` is written ``mqtt.port``."""
+
+Kind = Literal["text", "choice", "whole number", "number", "true or false"]
+"""What an option holds."""
+
+_TAG: Final = "tag:yaml.org,2002:"
+_CONSTRUCTED: Final = frozenset(_TAG + name for name in ("null", "bool", "int", "float"))
+
+
+class Shape(Enum):
+    """What stands where a single value could stand."""
+
+    SECTION = ("a section", "write the value on the same line")
+    LIST = ("a list", "write one value, without dashes and brackets")
+    TAGGED = ("a tag", 'put text that begins with "!" in quotes')
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Place:
+    """Where an entry stands. Sorts in the order in which a reader would look."""
+
+    source: str
+    """The file's path, or `ENVIRONMENT`."""
+    line: int = 0
+    """Line in the file, from 1; 0 where there is none."""
+    column: int = 0
+    """Column in the line, from 1; 0 where it would not help."""
+
+    def __str__(self) -> str:
+        return ":".join([self.source, *(str(n) for n in (self.line, self.column) if n)])
+
+
+ENVIRONMENT: Final = Place(source="environment")
+"""The place of every ``HARKD_…`` variable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One value as it was found."""
+
+    place: Place
+    """Where it was found."""
+    name: str
+    """What its writer calls it: ``mqtt.port`` or ``HARKD_MQTT__PORT``."""
+    value: object
+    """None, bool, int, float or str as YAML reads it, or a `Shape`."""
+    raw: str = ""
+    """The text that `value` was read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong, in words for whoever wrote it."""
+
+    place: Place
+    """Where it stands."""
+    name: str = ""
+    """Path of the setting; empty where the fault is the file's."""
+    text: str
+    """What is wrong, what is allowed and how to mend it, on one line."""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (str(self.place), self.name, self.text) if part)
+
+
+def find_file(explicit: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Returns the settings file to load; None means that there is none, and defaults apply.
+
+    The order: `explicit` (``--config``), ``$HARKD_CONFIG``, the user's file, the system's file.
+
+    Raises:
+        SettingsError: A file that was asked for by name does not exist.
+    """
+    for path, by in (
+        (explicit, "--config"),
+        (environ.get("HARKD_CONFIG") or None, "$HARKD_CONFIG"),
+    ):
+        if path is not None:
+            wanted = expand(str(path))
+            if not _exists(wanted):
+                raise SettingsError(
+                    f"{wanted}: there is no such file",
+                    f"Correct the path in {by}, or leave {by} out to use {user_file()} or "
+                    f"{SYSTEM_FILE}",
+                )
+            return wanted
+    return next((path for path in (user_file(), SYSTEM_FILE) if _exists(path)), None)
+
+
+def user_file() -> Path:
+    """Returns where the settings file of the current user belongs."""
+    return platformdirs.user_config_path("harkd", appauthor=False) / "harkd.yaml"
+
+
+def expand(path: str) -> Path:
+    """Returns the path with a leading ``~`` replaced, where there is a home to replace it with."""
+    # Path.expanduser() raises for an account without a home; this leaves the ~ where it is.
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
+def read_small(path: Path) -> str:
+    """Returns the text of a file that a person wrote.
+
+    Raises:
+        SettingsError: It cannot be read, is too large or is not UTF-8; starts with the path.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise SettingsError(f"{path}: there is no such file; correct the path") from exc
+    except IsADirectoryError as exc:
+        raise SettingsError(
+            f"{path}: is a folder, not a file (Docker makes one where a mounted file is missing); "
+            "remove it and put the file in its place"
+        ) from exc
+    except PermissionError as exc:
+        raise SettingsError(
+            f"{path}: must not be read by this user (uid {os.geteuid()}); run as the user that "
+            "owns it, or allow reading with chmod or chgrp"
+        ) from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise SettingsError(f"{str(path)!r}: cannot be read ({reason}); correct the path") from exc
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError(
+            f"{path}: is larger than {MAX_FILE_BYTES // 1024} KiB; name another file, this one "
+            "holds something else"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise SettingsError(
+            f"{path}:{line}: is not UTF-8 text (byte 0x{data[exc.start]:02x}); save the file as "
+            "UTF-8"
+        ) from exc
+
+
+def read_file(path: Path, faults: list[Fault]) -> dict[Keys, Entry]:
+    """Reads sections and values, two levels deep; what cannot be read is added to `faults`.
+
+    Raises:
+        SettingsError: As `read_small`.
+    """
+    text = read_small(path)
+    # Not the C loader: it has no depth limit of its own and would overflow the C stack.
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        words = f"character U+{ord(text[exc.position]):04X} is not allowed in YAML; delete it"
+        faults.append(Fault(place=Place(source=str(path), line=line), text=words))
+        return {}
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark or exc.context_mark
+        place = _place(path, mark, column=True) if mark else Place(source=str(path))
+        faults.append(Fault(place=place, text=_syntax_words(exc)))
+        return {}
+    except RecursionError:
+        words = "is nested too deeply; settings have two levels, a section and its options"
+        faults.append(Fault(place=Place(source=str(path)), text=words))
+        return {}
+    except (ValueError, OverflowError):  # PyYAML lets chr() raise: "\UFFFFFFFF"
+        place = Place(source=str(path), line=loader.line + 1)
+        words = "is not YAML; look for a wrong escape after a backslash, or use single quotes"
+        faults.append(Fault(place=place, text=words))
+        return {}
+    finally:
+        loader.dispose()
+    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null"):
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        words = 'settings are lines of "name: value" under sections; see `harkd config example`'
+        faults.append(Fault(place=_place(path, root.start_mark), text=words))
+        return {}
+    entries: dict[Keys, Entry] = {}
+    _read_section(path, root, (), entries, faults)
+    return entries
+
+
+def plain(text: str) -> object:
+    """Returns what YAML makes of an unquoted value: None, bool, int, float, or the text itself."""
+    tag = _resolver.resolve(yaml.ScalarNode, text, (True, False))
+    if tag in _CONSTRUCTED:
+        try:
+            value: object = _resolver.construct_object(yaml.ScalarNode(tag, text))
+        except (ValueError, OverflowError):  # "0x_", or more digits than int() takes
+            return text
+        return value
+    return text
+
+
+def quoted(text: str) -> str:
+    """Returns the text in double quotes, short and on one line, to show it in a message."""
+    short = text if len(text) <= 40 else text[:39] + "…"
+    return (
+        '"'
+        + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in short)
+        + '"'
+    )
+
+
+_resolver: Final[Any] = yaml.SafeLoader("")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a folder on the way that this user may not enter; a NUL
+        return False
+
+
+def _place(path: Path, mark: yaml.Mark, *, column: bool = False) -> Place:
+    return Place(source=str(path), line=mark.line + 1, column=mark.column + 1 if column else 0)
+
+
+def _read_section(
+    path: Path,
+    section: yaml.MappingNode,
+    above: Keys,
+    entries: dict[Keys, Entry],
+    faults: list[Fault],
+) -> None:
+    for key, node in section.value:
+        place = _place(path, key.start_mark)
+        if not isinstance(key, yaml.ScalarNode):
+            words = "a list or a section stands where a name belongs; put brackets in quotes"
+            faults.append(Fault(place=place, name=".".join(above), text=words))
+            continue
+        keys = (*above, key.value)
+        name = ".".join((*above, key.value if key.value.isprintable() else quoted(key.value)))
+        if keys in entries:
+            words = f"is set twice, first in line {entries[keys].place.line}; delete one of them"
+            faults.append(Fault(place=place, name=name, text=words))
+            continue
+        value, raw = _read_value(node)
+        entries[keys] = Entry(place=place, name=name, value=value, raw=raw)
+        if isinstance(node, yaml.MappingNode) and not above:
+            _read_section(path, node, keys, entries, faults)
+
+
+def _read_value(node: yaml.Node) -> tuple[object, str]:
+    if not isinstance(node, yaml.ScalarNode):
+        return (Shape.LIST if isinstance(node, yaml.SequenceNode) else Shape.SECTION), ""
+    text: str = node.value
+    if node.tag == _TAG + "str":
+        return text, text
+    if node.style is None and node.tag == _resolver.resolve(yaml.ScalarNode, text, (True, False)):
+        return plain(text), text
+    return Shape.TAGGED, text
+
+
+_SYNTAX: Final = (
+    (r"'\\t'|\btabs?\b", "a tab; indent with spaces"),
+    (
+        r"mapping values are not allowed",
+        'a second ":" in one line, or a wrong indentation; put a value that holds ": " in quotes, '
+        "and line options up",
+    ),
+    (r"could not find expected ':'", 'this line or the one above has no ":" after its name'),
+    (
+        r"expected <block end>|did not find expected",
+        "this line does not fit those above; line the options of a section up, and put a value "
+        "that holds quotes in quotes",
+    ),
+    (r"unexpected end of stream|document separator", "a quote is opened and never closed"),
+    (r"undefined alias|alphabetic or numeric", 'a value that begins with "*" or "&" needs quotes'),
+    (r"character '.' that cannot start", "a value that begins with @, ` or % needs quotes"),
+    (r"expected a single document", 'a second document begins ("---"); a settings file has one'),
+    (r"escape|hexadecimal", "a wrong escape after a backslash; use single quotes around the value"),
+    (r"duplicate anchor|expected ',' or", "a bracket is never closed, or a comma is missing"),
+)
+"""PyYAML's problems, and words for someone who has never read the YAML specification."""
+
+
+def _syntax_words(exc: yaml.MarkedYAMLError) -> str:
+    problem = f"{exc.context or ''} {exc.problem or ''}"
+    for pattern, words in _SYNTAX:
+        if re.search(pattern, problem):
+            return f"is not YAML: {words}"
+    # PyYAML's own words can quote the file, and what it quotes can be a password.
+    return "is not YAML; look for a missing quote, colon or space here and in the line above"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One option: what its type in the settings' classes says of it."""
+
+    keys: Keys
+    """Its path."""
+    hint: Any
+    """Its annotation, which msgspec checks."""
+    kind: Kind
+    """What it holds."""
+    allowed: str
+    """Its range or choices, in words."""
+    default: object
+    """Its value where nothing is set."""
+    secret: bool
+    """Whether its value must not be shown."""
+    number_as_text: bool
+    """Whether a number that YAML sees is meant as the text that was written."""
+
+
+def leaves_of(section: type, above: Keys = ()) -> dict[Keys, Leaf]:
+    """Returns the options of a dataclass of sections, in the order of its fields."""
+    leaves: dict[Keys, Leaf] = {}
+    hints = get_type_hints(section, include_extras=True)
+    info = inspect.type_info(section)
+    for entry in info.fields if isinstance(info, inspect.DataclassType) else ():
+        keys = (*above, entry.name)
+        if isinstance(entry.type, inspect.DataclassType):
+            leaves |= leaves_of(entry.type.cls, keys)
+            continue
+        bare, words, extra = entry.type, "", {}
+        if isinstance(bare, inspect.Metadata):
+            words = (bare.extra_json_schema or {}).get("description", "")
+            extra = bare.extra or {}
+            bare = bare.type
+        leaves[keys] = Leaf(
+            keys=keys,
+            hint=hints[entry.name],
+            kind=_kind(bare),
+            allowed=words or _allowed(bare, hints[entry.name]),
+            default=entry.default,
+            secret=extra.get("secret", False),
+            number_as_text=extra.get("number_as_text", False),
+        )
+    return leaves
+
+
+def _kind(info: inspect.Type) -> Kind:
+    match info:
+        case inspect.StrType():
+            return "text"
+        case inspect.IntType():
+            return "whole number"
+        case inspect.FloatType():
+            return "number"
+        case inspect.BoolType():
+            return "true or false"
+        case _:
+            return "choice"
+
+
+def _allowed(info: inspect.Type, hint: Any) -> str:
+    match info:
+        case inspect.IntType(ge=low, le=high) | inspect.FloatType(ge=low, le=high):
+            return f"{low}…{high}"
+        case inspect.LiteralType():  # its `values` are sorted; the annotation has our order
+            plain_hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            *others, last = map(str, get_args(plain_hint))
+            return f"{', '.join(others)} or {last}" if others else last
+        case inspect.UnionType(types=types):
+            return " or ".join(map(_allowed, types, get_args(hint)))
+        case inspect.BoolType():
+            return "true or false"
+        case _:
+            return "text"
+
+
+def judge(leaf: Leaf, entry: Entry) -> tuple[Any, str]:
+    """Returns the value to use and, where the entry has a fault, words for it (else "")."""
+    value = entry.value
+    if isinstance(value, Shape):
+        what, mend = value.value
+        return None, f"{what} stands where one plain value belongs ({leaf.allowed}); {mend}"
+    if value is None:
+        # `password: #1234` is a comment to YAML: silently no password.
+        quotes = '; text that begins with "#" needs quotes' if leaf.kind == "text" else ""
+        return None, f"has no value ({leaf.allowed}); write one, or delete the line{quotes}"
+    if leaf.number_as_text and isinstance(value, int | float) and not isinstance(value, bool):
+        value = entry.raw
+    if (converted := _converted(leaf, value)) is None:
+        return None, _words_for(leaf, entry)
+    if isinstance(converted, str) and any(c < " " or c == "\x7f" or _lone(c) for c in converted):
+        return None, "holds a line break or another character that is no text; delete it"
+    return converted, ""
+
+
+def _converted(leaf: Leaf, value: object) -> Any:
+    if leaf.kind == "whole number" and isinstance(value, float):
+        return None  # msgspec would take 1.0 for 1; "1.000" may have meant a thousand
+    try:
+        return msgspec.convert(value, leaf.hint, strict=True)
+    except (msgspec.ValidationError, UnicodeEncodeError):  # the latter: half a surrogate pair
+        return None
+
+
+def _lone(character: str) -> bool:
+    """Whether this is half a surrogate pair: a byte of the environment that is not UTF-8."""
+    return "\ud800" <= character <= "\udfff"
+
+
+def _words_for(leaf: Leaf, entry: Entry) -> str:
+    value = entry.value
+    text = isinstance(value, str)
+    shown = "what is written" if leaf.secret else quoted(entry.raw) if text else entry.raw[:40]
+    if leaf.kind == "text" and not text:
+        return f"{shown} is {_read_as(value)} to YAML, not text; put it in quotes"
+    mend = _mend(leaf, entry.raw) if text else ""
+    if leaf.kind in ("text", "choice"):
+        return f"{shown} is not allowed ({leaf.allowed}){mend}"
+    if leaf.kind == "true or false":
+        return f"{shown} is neither true nor false{mend}"
+    if (
+        text
+        or isinstance(value, bool)
+        or (leaf.kind == "whole number" and isinstance(value, float))
+    ):
+        return f"{shown} is not a {leaf.kind} ({leaf.allowed}){mend}"
+    return f"{shown} is out of range ({leaf.allowed})"
+
+
+def _read_as(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "a number"
+
+
+def _mend(leaf: Leaf, raw: str) -> str:
+    """Returns "; write …" where it is plain what was meant: 1883 in quotes, 600ms, 2,5, warn."""
+    unit = leaf.keys[-1].rpartition("_")[2]
+    bare = raw.strip(" \"'").removesuffix(unit if unit in ("ms", "s") else "").strip()
+    if leaf.kind == "number":
+        bare = bare.replace(",", ".")
+    value = plain(bare)
+    if not isinstance(value, str | None) and _converted(leaf, value) is not None:
+        return f"; write {bare} without quotes" if bare in raw else f"; write {bare}"
+    choices = leaf.allowed.replace(" or ", ", ").split(", ") if leaf.kind == "choice" else []
+    near = difflib.get_close_matches(raw[:40].lower(), choices, 1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def unknown(keys: Keys, entry: Entry, leaves: Mapping[Keys, Leaf]) -> str:
+    """Returns words for an entry of the file that is no option, or "" where it is no fault."""
+    sections = {leaf_keys[0] for leaf_keys in leaves if len(leaf_keys) > 1}
+    if len(keys) == 1 and keys[0] in sections:
+        if entry.value is None or entry.value is Shape.SECTION:
+            return ""
+        return (
+            "is a section, not a value; write its options on the lines below it, indented by two "
+            "spaces"
+        )
+    if keys[:-1] and keys[0] not in sections:
+        return ""  # its section is the fault
+    siblings = {one[len(keys) - 1] for one in leaves if one[: len(keys) - 1] == keys[:-1]}
+    name = keys[-1][:80]
+    elsewhere = [one for one in leaves if one[-1] == name.rpartition(".")[2]]
+    if len(elsewhere) == 1 and len(elsewhere[0]) > 1:
+        return f'unknown key; "{elsewhere[0][1]}" belongs under "{elsewhere[0][0]}:"'
+    if elsewhere:
+        return f'unknown key; "{elsewhere[0][-1]}" belongs at the left margin, under no section'
+    near = difflib.get_close_matches(name.lower(), siblings, 1)
+    if near:
+        return f'unknown key; did you mean "{near[0]}"?'
+    return f"unknown key (known: {', '.join(sorted(siblings))})"
+
+
+RESERVED: Final = frozenset({"HARKD_CONFIG", "HARKD_MODELS"})
+"""Variables with a meaning that is no option of the file."""
+_SERVICE_LINK: Final = re.compile(
+    r"HARKD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+"""Kubernetes and Docker set these in every container beside a service called harkd-something.
+
+https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+"""
+
+
+def read_environment(
+    environ: Mapping[str, str], leaves: Mapping[Keys, Leaf]
+) -> tuple[dict[Keys, Entry], list[Fault]]:
+    """Returns the entries of the ``HARKD_<SECTION>__<KEY>`` variables, and the names unknown."""
+    options = {"HARKD_" + "__".join(keys).upper(): keys for keys in leaves}
+    entries: dict[Keys, Entry] = {}
+    faults: list[Fault] = []
+    for name, raw in sorted(environ.items()):
+        if keys := options.get(name):
+            leaf = leaves[keys]
+            value = raw if leaf.kind == "text" else plain(raw.strip())
+            entries[keys] = Entry(place=ENVIRONMENT, name=name, value=value, raw=raw)
+        elif name.startswith("HARKD_") and name not in RESERVED and not _is_service_link(name, raw):
+            known = [one.removeprefix("HARKD_") for one in [*options, *sorted(RESERVED)]]
+            near = difflib.get_close_matches(name.removeprefix("HARKD_").upper(), known, 1)
+            words = f"did you mean HARKD_{near[0]}?" if near else "unset it"
+            faults.append(Fault(place=ENVIRONMENT, name=name, text=f"unknown variable; {words}"))
+    return entries, faults
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if "__" in name:
+        return False
+    return bool(_SERVICE_LINK.fullmatch(name)) or (name.endswith("_PORT") and "://" in value)
