@@ -1,0 +1,389 @@
+"""The child process around PortAudio: ``python -m harkd.capture JSON``.
+
+In: one JSON object on the command line (device, channel, latency_ms, block_ms), and stdin, whose
+end means "stop". Out: records on stdout (see `HEADER`), first OPENED or ERROR, then AUDIO.
+
+It is a process of its own because PortAudio must be killable: when an ALSA device vanishes,
+PortAudio 19.6 stays in a C loop that no call ends and that floods stderr
+(https://github.com/PortAudio/portaudio/issues/1037), and a stopped PulseAudio hangs every call.
+So it imports nothing heavy (no numpy, no onnxruntime) and keeps nothing worth saving.
+
+Threads: PortAudio's callback copies, stamps and queues a block; the main thread writes the pipe;
+a third waits for the end of stdin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+HEADER = struct.Struct("<4sBBHIq")
+"""Record header: MAGIC, kind, flags, 0, payload bytes, stamp (CLOCK_MONOTONIC, nanoseconds)."""
+MAGIC = b"hkd1"
+KIND_OPENED, KIND_AUDIO, KIND_ERROR = 1, 2, 3
+FLAG_OVERFLOW = 1
+"""Samples were lost before this block, in the driver or because the pipe was full."""
+
+WANTED_RATE_HZ = 16000
+FALLBACK_RATES_HZ = (48000, 44100, 32000, 96000, 8000)
+MAX_REAL_CHANNELS = 16
+"""Sound servers offer 32 or more channels for any source; above this a count says nothing."""
+QUEUE_BLOCKS = 400
+
+PA_INVALID_RATE, PA_INVALID_CHANNELS, PA_UNAVAILABLE, PA_HOST_ERROR = -9997, -9998, -9985, -9999
+ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV = -13, -16, -19
+
+
+class CaptureError(Exception):
+    """Capture cannot start. `kind` is one word for programs, the message is for people."""
+
+    def __init__(self, kind: str, message: str, mend: str = "", **more: Any) -> None:
+        super().__init__(message)
+        self.report = {"kind": kind, "message": message, "mend": mend, **more}
+
+
+def import_portaudio() -> Any:
+    """Import sounddevice, which loads and initializes PortAudio."""
+    try:
+        import sounddevice
+    except (OSError, ImportError) as error:
+        raise CaptureError(
+            "no_portaudio",
+            f"PortAudio cannot be loaded ({error})",
+            "install it: sudo apt install libportaudio2 libasound2-plugins",
+        ) from error
+    except Exception as error:
+        raise CaptureError("unknown", f"PortAudio does not start ({error})") from error
+    return sounddevice
+
+
+def input_devices(sd: Any) -> list[dict[str, Any]]:
+    """PortAudio's devices that have inputs: index, name, host API, channels, default rate."""
+    apis = [api["name"] for api in sd.query_hostapis()]
+    return [
+        {
+            "index": index,
+            "name": device["name"],
+            "host_api": apis[device["hostapi"]],
+            "max_channels": device["max_input_channels"],
+            "default_rate_hz": round(device["default_samplerate"]),
+        }
+        for index, device in enumerate(sd.query_devices())
+        if device["max_input_channels"] > 0
+    ]
+
+
+def pulse_sources() -> list[dict[str, Any]]:
+    """PulseAudio's (or pipewire-pulse's) sources; empty where no server answers."""
+    try:
+        import pulsectl
+    except (ImportError, OSError):  # no libpulse on this machine
+        return []
+    try:
+        with pulsectl.Pulse("harkd", connect=False) as pulse:
+            pulse.connect(autospawn=False, timeout=3)
+            default = pulse.server_info().default_source_name
+            return [
+                {
+                    "name": source.name,
+                    "description": source.description,
+                    "rate_hz": source.sample_spec.rate,
+                    "channels": source.sample_spec.channels,
+                    "muted": bool(source.mute),
+                    "volume": round(source.volume.value_flat, 3),
+                    "monitor": source.name.endswith(".monitor"),
+                    "default": source.name == default,
+                }
+                for source in pulse.source_list()
+            ]
+    except pulsectl.PulseError:
+        return []
+
+
+def choose_device(
+    wanted: str,
+    devices: Sequence[dict[str, Any]],
+    sources: Callable[[], Sequence[dict[str, Any]]],
+    default_index: int,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Find the one device that `wanted` means, and the PulseAudio source behind it, if named.
+
+    `wanted` is ``default``, an index, a PulseAudio source's exact name, or a part of a device's
+    or a source's description (case does not matter; an exact name wins over a part).
+    """
+    if not devices:
+        raise CaptureError(
+            "no_device",
+            "no microphone found: PortAudio lists no input device",
+            "plug one in; `harkd doctor` looks at permissions and the sound server",
+        )
+    if wanted == "default":
+        chosen = next((d for d in devices if d["index"] == default_index), None)
+        return chosen or devices[0], None
+    if wanted.isdecimal():
+        return device_at(int(wanted), devices), None
+    return device_named(wanted, devices, sources)
+
+
+def device_at(index: int, devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the input device with PortAudio's index."""
+    for device in devices:
+        if device["index"] == index:
+            return device
+    raise CaptureError(
+        "no_such_device",
+        f"no input device has the index {index}",
+        "`harkd devices` lists them; a name is steadier than an index",
+    )
+
+
+def device_named(
+    wanted: str,
+    devices: Sequence[dict[str, Any]],
+    sources: Callable[[], Sequence[dict[str, Any]]],
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Find the one device or PulseAudio source with this name, or with this in its name."""
+    lowered = wanted.lower()
+    if len(exact := [d for d in devices if d["name"].lower() == lowered]) == 1:
+        return exact[0], None
+    known = list(sources())
+    if named := next((s for s in known if s["name"] == wanted), None):
+        return pulse_device(devices), named
+    matches = [d for d in devices if lowered in d["name"].lower()]
+    if len(matches) == 1:
+        return matches[0], None
+    if not matches:
+        described = ((s, f"{s['name']} {s['description']}".lower()) for s in known)
+        matches = [source for source, text in described if lowered in text]
+        if len(matches) == 1:
+            return pulse_device(devices), matches[0]
+    if matches:
+        raise CaptureError(
+            "ambiguous",
+            f'audio.device "{wanted}" matches {len(matches)} devices: {listed(matches)}',
+            "give more of the name in audio.device",
+        )
+    raise CaptureError(
+        "no_such_device",
+        f'no microphone matches audio.device "{wanted}"; there are {listed([*devices, *known])}',
+        "plug it in, or set audio.device to one of these (`harkd devices`)",
+    )
+
+
+def listed(named: Sequence[dict[str, Any]]) -> str:
+    """Return names in quotation marks."""
+    return ", ".join(f'"{each["name"]}"' for each in named)
+
+
+def pulse_device(devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the PortAudio device that leads to PulseAudio."""
+    for name in ("pulse", "default"):
+        for device in devices:
+            if device["name"] == name:
+                return device
+    raise CaptureError(
+        "no_device",
+        "ALSA has no way to PulseAudio on this machine",
+        "install it: sudo apt install libasound2-plugins",
+    )
+
+
+def formats_to_try(
+    device: dict[str, Any], source: dict[str, Any] | None, channel: str
+) -> list[tuple[int, int]]:
+    """Return (rate_hz, channels) in the order in which they are worth trying: 16 kHz first."""
+    most = source["channels"] if source else device["max_channels"]
+    real = most <= MAX_REAL_CHANNELS
+    if channel == "mix":
+        counts = [1, most if real else 2]
+    else:
+        number = int(channel)
+        if number > most:
+            raise CaptureError(
+                "no_such_channel",
+                f'audio.channel is {number}, but "{device["name"]}" has {most}',
+                f"set audio.channel to 1…{most} or mix",
+            )
+        # All channels first: a converting layer asked for one channel might mix them.
+        counts = [most if real else number, number]
+    rates = [WANTED_RATE_HZ, device["default_rate_hz"], *FALLBACK_RATES_HZ]
+    return list(dict.fromkeys((rate, count) for rate in rates for count in counts))
+
+
+def explain(error: Any, device: str) -> CaptureError:
+    """Turn a PortAudioError into words; `error.args` is (text, code, (api, alsa code, text))."""
+    code = error.args[1] if len(error.args) > 1 else 0
+    host = error.args[2] if len(error.args) > 2 else (0, 0, "")
+    alsa = host[1] if isinstance(host, tuple) and len(host) > 1 else 0
+    text = str(error.args[0]) if error.args else str(error)
+    if alsa == ALSA_EACCES:
+        return CaptureError(
+            "permission",
+            f'no permission to open "{device}"',
+            "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
+        )
+    if code == PA_UNAVAILABLE or alsa == ALSA_EBUSY:
+        return CaptureError(
+            "busy",
+            f'"{device}" is in use by another program',
+            "close that program, or share the microphone through PulseAudio or PipeWire",
+        )
+    if alsa == ALSA_ENODEV:
+        return CaptureError("unplugged", f'"{device}" is not there any more', "plug it in again")
+    return CaptureError(
+        "unknown", f'"{device}" cannot be opened ({text})', "`harkd doctor` looks closer"
+    )
+
+
+def open_first(
+    sd: Any, index: int, name: str, tries: Sequence[tuple[int, int]], **options: Any
+) -> tuple[Any, int, int]:
+    """Open the first (rate, channels) that the device takes.
+
+    Args:
+        sd: The sounddevice module.
+        index: PortAudio's index of the device.
+        name: Its name, for messages.
+        tries: (rate_hz, channels) in order.
+        options: `block_ms`, `latency_ms`, `make_callback` (rate, channels → callback), `finished`.
+
+    Returns:
+        The stream (not started), its rate in Hz and its channel count.
+    """
+    first: CaptureError | None = None
+    for rate_hz, channels in tries:
+        try:
+            stream = sd.RawInputStream(
+                device=index,
+                samplerate=rate_hz,
+                channels=channels,
+                dtype="int16",
+                blocksize=max(1, rate_hz * options["block_ms"] // 1000),
+                latency=options["latency_ms"] / 1000,
+                callback=options["make_callback"](rate_hz, channels),
+                finished_callback=options["finished"],
+            )
+        except sd.PortAudioError as error:
+            explained = explain(error, name)
+            if explained.report["kind"] != "unknown":
+                raise explained from error
+            first = first or explained
+            continue
+        return stream, rate_hz, channels
+    tried = ", ".join(f"{rate} Hz × {count}" for rate, count in tries)
+    raise CaptureError(
+        "unsupported",
+        f'"{name}" opens in none of the formats {tried}',
+        "`harkd devices` shows what it opens",
+    ) from first
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a pipe whose reader may be slow."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def send(fd: int, kind: int, payload: bytes, *, flags: int = 0, stamp_ns: int = 0) -> None:
+    """Write one record."""
+    write_all(fd, HEADER.pack(MAGIC, kind, flags, 0, len(payload), stamp_ns) + payload)
+
+
+class Capture:
+    """One open stream, from PortAudio's callback to the pipe."""
+
+    def __init__(self, fd: int, request: dict[str, Any]) -> None:
+        self._fd = fd
+        self._request = request
+        self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | None] = queue.SimpleQueue()
+        self._lost = False
+
+    def run(self) -> None:
+        """Open, send blocks until the stream ends. Raises CaptureError where it cannot start."""
+        sd = import_portaudio()
+        wanted = str(self._request["device"])
+        devices = input_devices(sd)
+        device, source = choose_device(wanted, devices, pulse_sources, sd.default.device[0])
+        if source:
+            # The ALSA plugin reads it when it connects, which is when the stream is opened.
+            os.environ["PULSE_SOURCE"] = source["name"]
+        name = source["name"] if source else device["name"]
+        stream, rate_hz, channels = open_first(
+            sd,
+            device["index"],
+            name,
+            formats_to_try(device, source, str(self._request["channel"])),
+            block_ms=self._request["block_ms"],
+            latency_ms=self._request["latency_ms"],
+            make_callback=self._callback,
+            finished=lambda: self._blocks.put(None),
+        )
+        opened = {"device": name, "rate_hz": rate_hz, "channels": channels}
+        opened["latency_ms"] = round(stream.latency * 1000)
+        try:
+            stream.start()
+        except sd.PortAudioError as error:
+            raise explain(error, name) from error
+        send(self._fd, KIND_OPENED, json.dumps(opened).encode())
+        while (block := self._blocks.get()) is not None:
+            data, flags, stamp_ns = block
+            send(self._fd, KIND_AUDIO, data, flags=flags, stamp_ns=stamp_ns)
+
+    def _callback(self, rate_hz: int, channels: int) -> Callable[..., None]:
+        del channels
+
+        def on_block(data: Any, frames: int, times: Any, status: Any) -> None:
+            now_ns = time.monotonic_ns()
+            lag_s = times.currentTime - times.inputBufferAdcTime
+            if not 0.0 <= lag_s <= 1.0:  # drivers without time stamps give zeros or nonsense
+                lag_s = frames / rate_hz
+            if self._blocks.qsize() >= QUEUE_BLOCKS:
+                self._lost = True
+                return
+            flags = FLAG_OVERFLOW if status.input_overflow or self._lost else 0
+            self._lost = False
+            self._blocks.put((bytes(data), flags, now_ns - int(lag_s * 1e9)))
+
+        return on_block
+
+
+def exit_with_parent() -> None:
+    """End this process when stdin ends: the parent closed it, or is gone."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    # Closing the stream may hang for good (see above): the kernel closes the device.
+    os._exit(0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one capture; the parent reads the records. Exit codes: 0 asked to stop, 75 ended."""
+    # Ctrl-C reaches the whole foreground group; the parent decides when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.dup(1)
+    os.dup2(2, 1)  # nothing that prints may get between the records
+    threading.Thread(target=exit_with_parent, daemon=True, name="parent").start()
+    try:
+        Capture(out, json.loads(argv[0])).run()
+    except BrokenPipeError:
+        return 0
+    except CaptureError as error:
+        send(out, KIND_ERROR, json.dumps(error.report).encode())
+        return 1
+    return 75
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # no atexit: sounddevice would call Pa_Terminate, which may hang

@@ -1,0 +1,271 @@
+"""Keeps a microphone open for ever: starts, watches and replaces the capture process.
+
+In: the `audio` settings. Out: `SourceOpened`, `AudioBlock` and `SourceLost` events, on the thread
+that iterates. A capture process that sends nothing for `stall_s`, or ends, is killed and replaced
+after a growing, jittered wait; blocks are what counts, not exit codes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import select
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from typing import Any
+
+from harkd import capture
+from harkd.audio import AudioBlock, MonoConverter, SourceEvent, SourceLost, SourceOpened
+from harkd.settings import AudioSettings
+
+log = logging.getLogger(__name__)
+
+FIRST_BLOCK_S = 5.0
+"""How long a capture process may take from its start to its first block."""
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.25, 4.0
+PIPE_BYTES = 1 << 20
+STDERR_LINES = 10
+STDERR_PACE_S = 0.05
+
+
+class Ready(Enum):
+    """Why a wait for the capture process ended."""
+
+    RECORDS = auto()
+    WOKEN = auto()
+    LATE = auto()
+
+
+class CaptureProcess:
+    """One running capture process and the two pipes from it."""
+
+    def __init__(self, settings: AudioSettings, command: list[str] | None = None) -> None:
+        request = {
+            "device": settings.device,
+            "channel": str(settings.channel),
+            "latency_ms": settings.latency_ms,
+            "block_ms": settings.block_ms,
+        }
+        self._process = subprocess.Popen(
+            [*(command or [sys.executable, "-m", "harkd.capture"]), json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        if not (self._process.stdout and self._process.stderr and self._process.stdin):
+            raise RuntimeError("Popen gave no pipes")
+        self.out_fd = self._process.stdout.fileno()
+        self.err_fd = self._process.stderr.fileno()
+        set_pipe_size(self.out_fd)
+        self._buffer = bytearray()
+        self._said: deque[str] = deque(maxlen=STDERR_LINES)
+        self.stderr_from = 0.0
+        """Monotonic seconds from which on stderr may be read again."""
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def read_records(self) -> list[tuple[int, int, int, bytes]] | None:
+        """Read what is there: (kind, flags, stamp_ns, payload) each; None at the pipe's end."""
+        data = os.read(self.out_fd, 1 << 16)
+        if not data:
+            return None
+        self._buffer += data
+        records = []
+        while len(self._buffer) >= capture.HEADER.size:
+            magic, kind, flags, _, length, stamp_ns = capture.HEADER.unpack_from(self._buffer)
+            if magic != capture.MAGIC:
+                log.error("the capture process sent something that is no record; replacing it")
+                return None
+            end = capture.HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            payload = bytes(self._buffer[capture.HEADER.size : end])
+            records.append((kind, flags, stamp_ns, payload))
+            del self._buffer[:end]
+        return records
+
+    def read_stderr(self, now: float) -> None:
+        """Take a little of what the process says on stderr, and not again for a while.
+
+        Only a little: a PortAudio that floods stderr (100,000 lines a second were seen) then
+        waits in its own write instead of burning a core until it is killed.
+        """
+        data = os.read(self.err_fd, 4096)
+        self._said.extend(data.decode("utf-8", "replace").splitlines())
+        self.stderr_from = now + STDERR_PACE_S if data else math.inf
+
+    def last_words(self) -> str:
+        """The last lines that the process wrote on stderr."""
+        return " | ".join(line.strip() for line in self._said if line.strip())
+
+    def kill(self) -> int:
+        """End the process for sure, and return its exit code."""
+        self._process.kill()
+        code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+        return code
+
+
+def set_pipe_size(fd: int) -> None:
+    """Let the pipe hold some seconds of audio, should this process be held up."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:  # over the user's limit: the default 64 KiB are 2 s at 16 kHz
+        log.debug("the pipe from the capture process keeps its default size")
+
+
+class Microphone:
+    """A `FrameSource` over the machine's microphone that comes back after every fault.
+
+    Args:
+        settings: The `audio` section.
+        command: The capture program, for tests.
+        monotonic: Seconds; injected by tests.
+        jitter: A factor for each wait, so that several daemons do not move in step.
+    """
+
+    lossless = False
+
+    def __init__(
+        self,
+        settings: AudioSettings,
+        *,
+        command: list[str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311 - no secret
+    ) -> None:
+        self._settings = settings
+        self._command = command
+        self._monotonic = monotonic
+        self._jitter = jitter
+        self._wake_r, self._wake_w = os.pipe()
+        self._closed = False
+        self.starts = 0
+        """How many capture processes were started."""
+        self.pid = 0
+        """Process id of the capture process; 0 while none runs."""
+
+    def events(self) -> Iterator[SourceEvent]:
+        """Yield for ever, until `close()`."""
+        backoff_s = BACKOFF_FIRST_S
+        while not self._closed:
+            process = CaptureProcess(self._settings, self._command)
+            self.starts += 1
+            self.pid = process.pid
+            lost: SourceLost | None = None
+            try:
+                for event in self._run(process):
+                    if isinstance(event, SourceLost):
+                        lost = event
+                        break
+                    if isinstance(event, AudioBlock):
+                        backoff_s = BACKOFF_FIRST_S
+                    yield event
+            finally:
+                code = process.kill()
+                self.pid = 0
+            if self._closed or lost is None:
+                return
+            log.debug("capture process ended with %d: %s", code, process.last_words())
+            yield lost
+            self._wait(backoff_s * self._jitter())
+            backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+
+    def close(self) -> None:
+        """Make `events()` return; the capture process is killed."""
+        self._closed = True
+        os.write(self._wake_w, b"x")
+
+    def _wait(self, seconds: float) -> None:
+        select.select([self._wake_r], [], [], seconds)
+
+    def _run(self, process: CaptureProcess) -> Iterator[SourceEvent]:
+        """Yield what one capture process delivers; the last event is its loss."""
+        converter: MonoConverter | None = None
+        deadline = self._monotonic() + FIRST_BLOCK_S
+        while (ready := self._ready(process, deadline)) is not Ready.WOKEN:
+            if ready is Ready.LATE:
+                yield self._stalled(converter)
+                return
+            records = process.read_records()
+            if records is None:
+                yield SourceLost(
+                    "ended", f"the microphone's stream ended{said(process)}; opening it again"
+                )
+                return
+            for kind, flags, stamp_ns, payload in records:
+                if kind == capture.KIND_ERROR:
+                    yield lost_by(json.loads(payload))
+                    return
+                if kind == capture.KIND_OPENED:
+                    opened: dict[str, Any] = json.loads(payload)
+                    converter = self._converter(opened)
+                    yield SourceOpened(opened["device"], opened["rate_hz"], opened["channels"])
+                    deadline = self._monotonic() + FIRST_BLOCK_S
+                elif converter is not None:
+                    mono, behind_s = converter.convert(payload)
+                    gap = bool(flags & capture.FLAG_OVERFLOW)
+                    yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap)
+                    deadline = self._monotonic() + self._settings.stall_s
+
+    def _ready(self, process: CaptureProcess, deadline: float) -> Ready:
+        """Wait for records, for `close()` or for the deadline; take stderr in between."""
+        while True:
+            now = self._monotonic()
+            fds = [process.out_fd, self._wake_r]
+            wait_s = deadline - now
+            if process.stderr_from <= now:
+                fds.append(process.err_fd)
+            else:
+                wait_s = min(wait_s, process.stderr_from - now)
+            ready, _, _ = select.select(fds, [], [], max(0.0, wait_s))
+            if self._wake_r in ready:
+                return Ready.WOKEN
+            if process.err_fd in ready:
+                process.read_stderr(self._monotonic())
+            if process.out_fd in ready:
+                return Ready.RECORDS
+            if self._monotonic() >= deadline:
+                return Ready.LATE
+
+    def _converter(self, opened: dict[str, Any]) -> MonoConverter:
+        channel = str(self._settings.channel)
+        return MonoConverter(opened["rate_hz"], opened["channels"], channel)
+
+    def _stalled(self, converter: MonoConverter | None) -> SourceLost:
+        if converter is None:
+            return SourceLost(
+                "stalled",
+                f"the microphone did not open within {FIRST_BLOCK_S:g} s; trying again",
+            )
+        return SourceLost(
+            "stalled",
+            f"the microphone sent nothing for {self._settings.stall_s:g} s; opening it again",
+        )
+
+
+def lost_by(report: dict[str, Any]) -> SourceLost:
+    """Turn the capture process's error report into an event."""
+    mend = f"; {report['mend']}" if report.get("mend") else ""
+    return SourceLost(report["kind"], report["message"] + mend)
+
+
+def said(process: CaptureProcess) -> str:
+    """What the process wrote on stderr, cut to a readable length, in brackets."""
+    words = process.last_words()[-200:]
+    return f" ({words})" if words else ""
