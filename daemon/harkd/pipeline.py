@@ -1,0 +1,355 @@
+"""Audio in, events out: the only file that owns the threads of recognition.
+
+::
+
+    source ──► listening thread ──► Backlog ──► recognition thread ──► sink
+               segmenter            bounded     recognizer
+
+The listening thread never waits for a decode (but for a file, which can wait), so a slow decode
+delays text and never loses audio. Partials may be left out; each segment ends in exactly one
+`Final` or `Rejected`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ulid import ULID
+
+from harkd.audio import RATE_HZ, AudioBlock, FrameSource, SampleClock, SourceLost, SourceOpened
+from harkd.errors import RecognitionError
+from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
+from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
+from harkd.segment import Backlog, History, Progress, Segment, Task
+from harkd.segmenter import (
+    Segmenter,
+    SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
+    SpeechStarted,
+)
+from harkd.settings import Settings
+from harkd.verdict import rejection, too_short
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 16
+"""Segments that may wait for recognition; at 15 s each they hold 8 MB."""
+HISTORY_S = 5
+"""Covers the longest pre-roll, the onset window and the search for a cut."""
+COST_FACTOR = 2
+"""An update is due after at least so many times what the last one took."""
+FAILURES_IN_A_ROW = 3
+"""So many failed utterances mean that the model is broken, not the audio."""
+
+
+class Pipeline:
+    """Runs a source through segmenter and recognizer.
+
+    Args:
+        source: Where audio comes from.
+        recognizer: The loaded model.
+        settings: All settings; `vad`, `endpoint` and `recognizer` are used.
+        sink: Takes each event; called from both threads, must not block.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        recognizer: Recognizer,
+        settings: Settings,
+        sink: Callable[[Event], None],
+    ) -> None:
+        self._source = source
+        self._recognizer = recognizer
+        self._sink = sink
+        self._min_speech_ms = settings.vad.min_speech_ms
+        self._min_confidence = settings.recognizer.min_confidence
+        self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
+        self._segmenter = Segmenter(settings.vad, settings.endpoint)
+        self._history = History(HISTORY_S * RATE_HZ)
+        self._clock = SampleClock()
+        self._current: Segment | None = None
+        self._capacity = int((settings.endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
+        partials = settings.recognizer.partials
+        self._backlog = Backlog(MOST_WAITING, self._interval if partials else None)
+        self._opened = SourceOpened("", 0, 0)
+        self._state: tuple[State, str] | None = None
+        self._failures = 0
+        self._done = threading.Event()
+        self.failure: BaseException | None = None
+        """Why a thread died, if one did."""
+        self._threads = [
+            threading.Thread(target=self._guard, args=(run,), name=name, daemon=True)
+            for name, run in (("listening", self._listen), ("recognition", self._recognize))
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End soon: what has been said so far is still recognized. Safe in a signal handler."""
+        self._source.close()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all is done; False if the time ran out first."""
+        if not self._done.wait(timeout_s):
+            return False
+        deadline = time.monotonic() + (timeout_s or 60.0)
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return True
+
+    def _guard(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception as error:
+            log.exception("the %s thread died", threading.current_thread().name)
+            self.failure = self.failure or error
+            self._source.close()
+            self._done.set()
+        finally:
+            self._backlog.close()
+
+    # ---------------------------------------------------------------- listening thread
+
+    def _listen(self) -> None:
+        for event in self._source.events():
+            match event:
+                case AudioBlock():
+                    self._take(event)
+                case SourceOpened():
+                    self._opened = event
+                    self._clock.reset()
+                    self._set_state(State.LISTENING)
+                    log.info(
+                        "listening to %s at %d Hz, %d channel%s",
+                        event.device,
+                        event.rate_hz,
+                        event.channels,
+                        "" if event.channels == 1 else "s",
+                    )
+                case SourceLost():
+                    self._interrupt()
+                    self._report_lost(event)
+        self._interrupt()
+
+    def _take(self, block: AudioBlock) -> None:
+        if block.gap:
+            # Positions go on without the lost samples, so older stamps say nothing any more.
+            self._clock.reset()
+            log.debug("samples were lost before position %d", self._history.end)
+        self._clock.update(self._history.end, block.captured_ns)
+        self._history.append(block.samples)
+        for event in self._segmenter.push(block.samples):
+            self._follow(event)
+        with self._backlog.changed:
+            if self._current and self._feed(self._current, self._segmenter.position):
+                self._backlog.changed.notify_all()
+
+    def _interrupt(self) -> None:
+        """The audio stops here: end what is being said."""
+        for event in self._segmenter.flush():
+            self._follow(event)
+
+    def _follow(self, event: SpeechStarted | SpeechPaused | SpeechResumed | SpeechEnded) -> None:
+        if isinstance(event, SpeechStarted):
+            self._begin(event)
+            return
+        if (segment := self._current) is None:
+            return
+        with self._backlog.changed:
+            match event:
+                case SpeechPaused():
+                    self._feed(segment, event.audio_end)
+                    segment.paused = True
+                case SpeechResumed():
+                    segment.paused = False
+                    self._feed(segment, event.position)
+                case SpeechEnded():
+                    self._finish(segment, event)
+            self._backlog.changed.notify_all()
+        if isinstance(event, SpeechEnded):
+            self._current = None
+            self._set_state(State.LISTENING)
+
+    def _begin(self, event: SpeechStarted) -> None:
+        started_at = self._time_of(event.speech_start)
+        segment = Segment(
+            str(ULID()), event.audio_start, event.speech_start, started_at, self._capacity
+        )
+        self._set_state(State.SPEECH)
+        if self._backlog.offer(segment, wait=self._source.lossless):
+            self._current = segment
+            return
+        log.error(
+            "recognition is %d segments behind; segment %s is dropped: use a smaller model or a "
+            "faster machine",
+            MOST_WAITING,
+            segment.id,
+        )
+        self._sink(Rejected(segment.id, RejectReason.OVERLOADED, started_at, 0.0))
+
+    def _feed(self, segment: Segment, position: int) -> bool:
+        """Add the audio up to `position`; True where there is more to recognize now."""
+        if position > segment.end_position:
+            segment.extend(self._history.between(segment.end_position, position))
+        if segment.paused:
+            return False
+        segment.limit = position - segment.audio_start
+        return True
+
+    def _finish(self, segment: Segment, event: SpeechEnded) -> None:
+        segment.paused = False
+        self._feed(segment, max(event.audio_end, segment.end_position))
+        segment.limit = event.audio_end - segment.audio_start
+        segment.speech_end_ns = self._clock.at_ns(event.speech_end)
+        segment.closed_ns = time.monotonic_ns()
+        segment.ended = event
+
+    def _time_of(self, position: int) -> datetime:
+        """When the sample at `position` was captured, UTC."""
+        ago_ns = time.monotonic_ns() - self._clock.at_ns(position)
+        return datetime.now(UTC) - timedelta(microseconds=ago_ns // 1000)
+
+    def _report_lost(self, event: SourceLost) -> None:
+        if self._state != (State.NO_MICROPHONE, event.reason):
+            log.warning("%s", event.reason)
+        self._opened = SourceOpened("", 0, 0)
+        self._set_state(State.NO_MICROPHONE, event.reason)
+
+    def _set_state(self, state: State, reason: str = "") -> None:
+        if self._state == (state, reason):
+            return
+        self._state = (state, reason)
+        self._sink(
+            StateChanged(
+                state, datetime.now(UTC), reason, self._opened.device, self._opened.rate_hz
+            )
+        )
+
+    # -------------------------------------------------------------- recognition thread
+
+    def _recognize(self) -> None:
+        worker: _Worker | None = None
+        progress = Progress()
+        while work := self._backlog.next_task(progress):
+            segment, task, limit = work
+            if worker is None:
+                worker = _Worker(segment, self._recognizer, self._sink)
+            begin_ns = time.monotonic_ns()
+            try:
+                if task is Task.FINISH:
+                    self._sink(self._verdict(worker, limit))
+                else:
+                    worker.update(limit)
+            except RecognitionError as error:
+                if self._failed(segment, error):
+                    raise
+                if task is Task.FINISH:
+                    self._sink(worker.rejected(RejectReason.FAILED))
+            if task is Task.FINISH:
+                worker, progress = None, Progress()
+                continue
+            cost = (time.monotonic_ns() - begin_ns) * RATE_HZ // 1_000_000_000
+            progress.accepted = limit
+            progress.next_at = limit + max(self._interval, COST_FACTOR * cost)
+        self._done.set()
+
+    def _verdict(self, worker: _Worker, limit: int) -> Final | Rejected:
+        ended = worker.segment.ended
+        if ended and too_short(ended.voiced_ms, self._min_speech_ms):
+            return worker.rejected(RejectReason.TOO_SHORT)
+        hypothesis = worker.finish(limit)
+        self._failures = 0
+        reason = rejection(hypothesis, self._min_confidence)
+        return worker.rejected(reason) if reason else worker.final(hypothesis)
+
+    def _failed(self, segment: Segment, error: RecognitionError) -> bool:
+        self._failures += 1
+        log.error("segment %s: %s", segment.id, error)
+        return self._failures >= FAILURES_IN_A_ROW
+
+
+class _Worker:
+    """Recognition of one segment, from its first update to its final."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        recognizer: Recognizer,
+        sink: Callable[[Event], None],
+    ) -> None:
+        self.segment = segment
+        self._recognizer = recognizer
+        self._stream: Stream = recognizer.stream()
+        self._sink = sink
+        self._accepted = 0
+        self._rev = 0
+        self._text = ""
+
+    def update(self, limit: int) -> None:
+        """Recognize up to sample `limit` and tell what is new."""
+        self._accept(limit)
+        hypothesis = self._stream.hypothesis()
+        if hypothesis.text not in ("", self._text) and not hypothesis.looped:
+            self._rev += 1
+            self._text = hypothesis.text
+            self._sink(
+                Partial(
+                    id=self.segment.id,
+                    rev=self._rev,
+                    text=hypothesis.text,
+                    confidence=hypothesis.confidence,
+                    started_at=self.segment.started_at,
+                    duration_s=max(0, limit - self.segment.lead_samples) / RATE_HZ,
+                    language=self._recognizer.language,
+                    model=self._recognizer.name,
+                )
+            )
+
+    def finish(self, limit: int) -> Hypothesis:
+        """Return the segment's last hypothesis, over its audio up to sample `limit`."""
+        self._accept(limit)
+        return self._stream.finish()
+
+    def final(self, hypothesis: Hypothesis) -> Final:
+        """Make the final."""
+        return Final(
+            id=self.segment.id,
+            rev=self._rev + 1,
+            text=hypothesis.text,
+            confidence=hypothesis.confidence,
+            started_at=self.segment.started_at,
+            ended_at=self.segment.started_at + timedelta(seconds=self._duration_s),
+            duration_s=self._duration_s,
+            speech_end_ns=self.segment.speech_end_ns,
+            endpoint_ns=self.segment.closed_ns,
+            language=self._recognizer.language,
+            model=self._recognizer.name,
+            words=hypothesis.words,
+        )
+
+    def rejected(self, reason: RejectReason) -> Rejected:
+        """Make the rejection."""
+        segment = self.segment
+        return Rejected(segment.id, reason, segment.started_at, self._duration_s)
+
+    @property
+    def _duration_s(self) -> float:
+        ended = self.segment.ended
+        return (ended.speech_end - ended.speech_start) / RATE_HZ if ended else 0.0
+
+    def _accept(self, limit: int) -> None:
+        if limit < self._accepted:
+            # A cut lies before audio that a partial has seen: begin anew on what is left.
+            self._stream = self._recognizer.stream()
+            self._accepted = 0
+        self._stream.accept(self.segment.audio(self._accepted, limit))
+        self._accepted = limit

@@ -1,0 +1,54 @@
+"""Makes the recognizer that a model package asks for, by the family named in its manifest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+from harkd.errors import ModelError
+from harkd.model_package import Manifest
+from harkd.recognizer.moonshine import Moonshine
+from harkd.recognizer.onnx import choose_threads
+from harkd.recognizer.protocol import Recognizer
+
+log = logging.getLogger(__name__)
+
+FAMILIES = {"moonshine": Moonshine}
+
+
+def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recognizer:
+    """Load a model and run it once, so that the first utterance is as fast as the others.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest, whose files have been verified.
+        threads: Threads for each pass; 0 chooses by the cores of this machine.
+
+    Raises:
+        ModelError: The family is unknown, or a file cannot be used.
+    """
+    family = FAMILIES.get(manifest.family)
+    if family is None:
+        raise ModelError(
+            f'the model {manifest.name} is of the family "{manifest.family}"; this harkd runs '
+            + ", ".join(FAMILIES),
+            "update harkd, or choose another model with recognizer.model",
+        )
+    begin = time.perf_counter()
+    count = choose_threads(threads)
+    recognizer = family(folder, manifest, count)
+    stream = recognizer.stream()
+    stream.accept(np.zeros(16000, np.int16))
+    stream.finish()
+    log.info(
+        "model %s loaded in %.2f s: %s, %d thread%s",
+        manifest.name,
+        time.perf_counter() - begin,
+        recognizer.provider,
+        count,
+        "" if count == 1 else "s",
+    )
+    return recognizer

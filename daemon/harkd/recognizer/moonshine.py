@@ -1,0 +1,245 @@
+"""Moonshine (v1): an encoder that sees the whole segment, a decoder that goes token by token.
+
+In: a model package of the family ``moonshine`` (encoder, merged decoder, tokenizer). Out:
+`Hypothesis`. A partial encodes all audio so far again; see docs/architecture.md for the cost.
+The model: https://arxiv.org/abs/2410.15608. Runs on the recognition thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.model_package import Manifest
+from harkd.recognizer.onnx import first_line, open_session, provider_of
+from harkd.recognizer.protocol import Hypothesis
+
+RATE_HZ = 16000
+TOKEN_START, TOKEN_END = 1, 2
+STEM_SAMPLES = 895
+"""The convolutional stem's window; shorter audio is padded to it."""
+LOOP_MOST_TOKENS = 10
+LOOP_REPEATS = 4
+
+Float32 = NDArray[np.float32]
+
+
+class Tokenizer:
+    """Token ids → text. The file is a list of byte strings, each after its length.
+
+    A length below 128 is one byte; above, it is the first byte less 128 plus 128 times the next.
+    """
+
+    SPACE = "▁"
+
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes()
+        self._tokens: list[bytes] = []
+        at = 0
+        while at < len(data):
+            length = data[at]
+            at += 1
+            if length >= 128:
+                if at >= len(data):
+                    break
+                length += 128 * (data[at] - 1)
+                at += 1
+            self._tokens.append(data[at : at + length])
+            at += length
+        if at != len(data) or len(self._tokens) <= TOKEN_END:
+            raise ModelDamagedError(
+                f"{path} is no tokenizer: its last token is cut off",
+                "`harkd models pull --force` fetches the model anew",
+            )
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def text(self, tokens: list[int]) -> str:
+        """Return the tokens as text; bytes that are no UTF-8 become U+FFFD."""
+        joined = b"".join(self._tokens[token] for token in tokens)
+        return joined.decode("utf-8", "replace").replace(self.SPACE, " ").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """The decoder's result."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    ended: bool
+
+
+class Moonshine:
+    """A loaded Moonshine model.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest.
+        threads: Threads for each pass.
+
+    Raises:
+        ModelDamagedError: A file is not what the family needs.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+        paths = {role: folder / manifest.files[role].path for role in manifest.files}
+        for role in ("encoder", "decoder", "tokenizer"):
+            if role not in paths:
+                raise ModelDamagedError(
+                    f"{folder / 'model.yaml'} names no {role} file, which the family moonshine "
+                    "needs",
+                    "`harkd models pull --force` fetches the model anew",
+                )
+        self.name = manifest.name
+        self.language = manifest.languages[0]
+        self.max_segment_s = manifest.limits.max_segment_s
+        self.tokenizer = Tokenizer(paths["tokenizer"])
+        self._tokens_per_s = manifest.limits.max_tokens_per_s
+        self._encoder = open_session(paths["encoder"], threads)
+        self._decoder = open_session(paths["decoder"], threads)
+        self.provider = provider_of(self._decoder)
+        self._read_shapes(paths)
+
+    def stream(self) -> MoonshineStream:
+        """Begin a segment."""
+        return MoonshineStream(self)
+
+    def _read_shapes(self, paths: dict[str, Path]) -> None:
+        """Learn the inputs and outputs, which differ between the published sizes."""
+        self._encoder_masked = "attention_mask" in {i.name for i in self._encoder.get_inputs()}
+        inputs = {i.name: i for i in self._decoder.get_inputs()}
+        outputs = [o.name for o in self._decoder.get_outputs()]
+        self._decoder_masked = "encoder_attention_mask" in inputs
+        self._past = [name for name in inputs if name.startswith("past_key_values.")]
+        self._present = [name.replace("past_key_values", "present") for name in self._past]
+        self._own = [i for i, name in enumerate(self._past) if ".decoder." in name]
+        needed = {"input_ids", "encoder_hidden_states", "use_cache_branch"}
+        if not self._past or not needed <= set(inputs) or not set(self._present) <= set(outputs):
+            raise ModelDamagedError(
+                f"{paths['decoder']} is no merged Moonshine decoder: its inputs are "
+                f"{', '.join(list(inputs)[:4])} …",
+                "check that model.yaml names the right files",
+            )
+        vocabulary = self._decoder.get_outputs()[0].shape[-1]
+        if isinstance(vocabulary, int) and vocabulary > len(self.tokenizer):
+            raise ModelDamagedError(
+                f"{paths['tokenizer']} has {len(self.tokenizer)} tokens, but the decoder "
+                f"{vocabulary}: they are not from one model",
+                "`harkd models pull --force` fetches the model anew",
+            )
+        self._empty = {
+            name: np.zeros((1, inputs[name].shape[1], 0, inputs[name].shape[3]), np.float32)
+            for name in self._past
+        }  # (batch, heads, 0 tokens, head size)
+
+    def encode(self, audio: Float32) -> Float32:
+        """Encode audio.
+
+        Args:
+            audio: float32, shape (n,), 16 kHz mono, -1…1, n ≥ `STEM_SAMPLES`.
+
+        Returns:
+            float32, shape (1, frames, width).
+        """
+        feed: dict[str, Any] = {"input_values": audio[None]}  # (1, n)
+        if self._encoder_masked:
+            feed["attention_mask"] = np.ones((1, len(audio)), np.int64)
+        hidden: Float32 = self._encoder.run(None, feed)[0]
+        return hidden
+
+    def decode(self, hidden: Float32, samples: int) -> _Decoded:
+        """Decode greedily, for at most `max_tokens_per_s` times the audio's length.
+
+        Args:
+            hidden: float32, shape (1, frames, width), from `encode`.
+            samples: Length of the audio in samples.
+        """
+        feed: dict[str, Any] = dict(self._empty)
+        feed["encoder_hidden_states"] = hidden
+        if self._decoder_masked:
+            feed["encoder_attention_mask"] = np.ones((1, samples), np.int64)
+        feed["use_cache_branch"] = np.array([False])
+        wanted = ["logits", *self._present]
+        names = self._past
+        tokens: list[int] = []
+        log_probs: list[float] = []
+        token = TOKEN_START
+        for _ in range(int(samples / RATE_HZ * self._tokens_per_s) + 2):
+            feed["input_ids"] = np.array([[token]], np.int64)
+            logits, *caches = self._decoder.run(wanted, feed)
+            last = logits[0, -1]  # (vocabulary,)
+            token = int(last.argmax())
+            log_probs.append(float(-np.log(np.exp(last - last[token]).sum())))
+            if token == TOKEN_END:
+                return _Decoded(tokens, log_probs, True)
+            tokens.append(token)
+            feed.update(zip(names, caches, strict=True))
+            if len(names) == len(self._past):
+                # The encoder's keys and values stay what the first pass made of them.
+                feed["use_cache_branch"] = np.array([True])
+                names = [self._past[i] for i in self._own]
+                wanted = ["logits", *(self._present[i] for i in self._own)]
+        return _Decoded(tokens, log_probs, False)
+
+
+class MoonshineStream:
+    """One segment for a model with full context: gathers audio, recognizes on demand."""
+
+    def __init__(self, model: Moonshine) -> None:
+        self._model = model
+        self._chunks: list[NDArray[np.int16]] = []
+        self._known: Hypothesis | None = None
+
+    def accept(self, samples: NDArray[np.int16]) -> None:
+        """Take the next audio: int16, shape (n,), 16 kHz mono."""
+        if len(samples):
+            self._chunks.append(samples)
+            self._known = None
+
+    def hypothesis(self) -> Hypothesis:
+        """Recognize all audio so far, unless that was done already."""
+        if self._known is None:
+            self._known = self._recognize()
+        return self._known
+
+    def finish(self) -> Hypothesis:
+        """Return the same as `hypothesis`: this family needs no padding."""
+        return self.hypothesis()
+
+    def _recognize(self) -> Hypothesis:
+        if not self._chunks:
+            return Hypothesis("", 0.0)
+        audio = np.concatenate(self._chunks)
+        self._chunks = [audio]
+        samples: Float32 = audio.astype(np.float32) / np.float32(32768)
+        if len(samples) < STEM_SAMPLES:
+            samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
+        try:
+            decoded = self._model.decode(self._model.encode(samples), len(samples))
+        except Exception as error:
+            raise RecognitionError(
+                f"{self._model.name} failed on {len(samples) / RATE_HZ:.1f} s of audio "
+                f"({first_line(error)})",
+                "`harkd models verify` checks the model's files",
+            ) from error
+        return Hypothesis(
+            text=self._model.tokenizer.text(decoded.tokens),
+            confidence=float(np.exp(np.mean(decoded.log_probs))),
+            tokens=tuple(decoded.tokens),
+            looped=not decoded.ended and ends_in_loop(decoded.tokens),
+        )
+
+
+def ends_in_loop(tokens: list[int]) -> bool:
+    """Tell whether the tokens end in one phrase, said `LOOP_REPEATS` times or more."""
+    for length in range(1, LOOP_MOST_TOKENS + 1):
+        tail = tokens[-length * LOOP_REPEATS :]
+        if len(tail) == length * LOOP_REPEATS and tail == tail[:length] * LOOP_REPEATS:
+            return True
+    return False

@@ -1,0 +1,194 @@
+"""One segment on its way from the listening thread to the recognition thread.
+
+The listening thread writes (`extend`, `pause`, `resume`, `end`), the recognition thread reads;
+`Backlog` holds the segments between them under one lock, and decides what is to be done next.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.segmenter import SpeechEnded
+
+Int16 = NDArray[np.int16]
+
+
+class History:
+    """The latest audio by position, for pre-roll.
+
+    Args:
+        keep_samples: How much it keeps at least.
+    """
+
+    def __init__(self, keep_samples: int) -> None:
+        self._keep = keep_samples
+        self._pieces: deque[Int16] = deque()
+        self._held = 0
+        self.end = 0
+        """One past the last sample's position."""
+
+    def append(self, samples: Int16) -> None:
+        """Add the next audio: int16, shape (n,)."""
+        self._pieces.append(samples)
+        self._held += len(samples)
+        self.end += len(samples)
+        while self._held - len(self._pieces[0]) >= self._keep:
+            self._held -= len(self._pieces.popleft())
+
+    def between(self, start: int, end: int) -> Int16:
+        """Return the audio of positions start…end as int16, shape (end - start,)."""
+        oldest = self.end - self._held
+        if start < oldest:
+            raise IndexError(f"audio before sample {oldest} is gone, {start} was asked for")
+        taken: list[Int16] = []
+        at = oldest
+        for piece in self._pieces:
+            if at < end and at + len(piece) > start:
+                taken.append(piece[max(0, start - at) : end - at])
+            at += len(piece)
+        return np.concatenate(taken) if taken else np.empty(0, np.int16)
+
+
+class Segment:
+    """One segment's audio and how far it may be read.
+
+    Args:
+        ident: ULID.
+        audio_start: Position of its first sample.
+        speech_start: Position at which speech begins in it.
+        started_at: When that was, UTC.
+        capacity: The most samples it will hold.
+    """
+
+    def __init__(
+        self, ident: str, audio_start: int, speech_start: int, started_at: datetime, capacity: int
+    ) -> None:
+        self.id = ident
+        self.audio_start = audio_start
+        self.speech_start = speech_start
+        self.started_at = started_at
+        self._audio = np.empty(capacity, np.int16)  # (capacity,), filled up to _filled
+        self._filled = 0
+        self.limit = 0
+        """So many samples are worth recognizing now; lags behind the audio during a pause."""
+        self.paused = False
+        """True while the speaker is silent."""
+        self.ended: SpeechEnded | None = None
+        """How it ended; None while it is being spoken."""
+        self.speech_end_ns = 0
+        """Monotonic time of the last speech sample; known once it has ended."""
+        self.closed_ns = 0
+        """Monotonic time at which the endpoint was decided."""
+
+    @property
+    def end_position(self) -> int:
+        """One past the position of its last sample."""
+        return self.audio_start + self._filled
+
+    @property
+    def lead_samples(self) -> int:
+        """Samples before speech begins: the pre-roll."""
+        return self.speech_start - self.audio_start
+
+    def extend(self, samples: Int16) -> None:
+        """Add audio: int16, shape (n,)."""
+        self._audio[self._filled : self._filled + len(samples)] = samples
+        self._filled += len(samples)
+
+    def audio(self, start: int, end: int) -> Int16:
+        """Return samples start…end of the segment: int16, shape (end - start,)."""
+        return self._audio[start:end]
+
+
+class Task(Enum):
+    """What the recognition thread does next with a segment."""
+
+    UPDATE = auto()
+    """Recognize what has been said so far, for a partial."""
+    PREPARE = auto()
+    """The speaker paused: recognize all of it, since it may be the final."""
+    FINISH = auto()
+    """The segment has ended: make its final."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far the recognition thread is with the segment at the head."""
+
+    accepted: int = 0
+    """Samples that the stream has taken."""
+    next_at: int = 0
+    """The next update is due when the limit has come so far."""
+
+
+class Backlog:
+    """Segments that wait for recognition, oldest first; bounded.
+
+    Args:
+        most: So many segments may wait.
+        interval: The first update is due after so many samples of speech; None for no updates.
+    """
+
+    def __init__(self, most: int, interval: int | None) -> None:
+        self._most = most
+        self._interval = interval
+        self._segments: deque[Segment] = deque()
+        self.changed = threading.Condition()
+        """Held while a segment in the backlog is changed; notified after."""
+        self._closed = False
+
+    def offer(self, segment: Segment, *, wait: bool) -> bool:
+        """Add a segment. Where it is full, wait for room or return False."""
+        with self.changed:
+            if wait:
+                self.changed.wait_for(lambda: len(self._segments) < self._most or self._closed)
+            if len(self._segments) >= self._most:
+                return False
+            self._segments.append(segment)
+            self.changed.notify_all()
+            return True
+
+    def close(self) -> None:
+        """No more segments come; `next_task` returns None once all are done."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def next_task(self, progress: Progress) -> tuple[Segment, Task, int] | None:
+        """Wait for work on the oldest segment: it, the task, and up to which sample.
+
+        Returns None when the backlog is closed and empty.
+        """
+        with self.changed:
+            while True:
+                if self._segments:
+                    segment = self._segments[0]
+                    task = self._due(segment, progress)
+                    if task is Task.FINISH:
+                        self._segments.popleft()
+                        self.changed.notify_all()
+                    if task:
+                        return segment, task, segment.limit
+                elif self._closed:
+                    return None
+                self.changed.wait()
+
+    def _due(self, segment: Segment, progress: Progress) -> Task | None:
+        if segment.ended:
+            return Task.FINISH
+        if segment.paused:
+            return Task.PREPARE if segment.limit > progress.accepted else None
+        if self._interval is None:
+            return None
+        first_at = segment.lead_samples + self._interval
+        return Task.UPDATE if segment.limit >= max(progress.next_at, first_at) else None

@@ -1,0 +1,277 @@
+"""Finds speech: webrtcvad on 20 ms frames, with hysteresis, as events by sample position.
+
+In: 16 kHz mono int16 of any piece size. Out: `SpeechStarted`, `SpeechPaused`, `SpeechResumed`,
+`SpeechEnded`. Decided on audio alone, never on the clock: any split of the same audio into pieces
+gives the same events. Runs on the listening thread.
+
+A frame is voiced or not. Speech starts when `vad.start_ms` of voiced frames lie close together;
+it pauses after `endpoint.pause_ms` without two voiced frames in a row, and ends after
+`endpoint.silence_ms`. A segment that grows to `endpoint.max_utterance_s` is cut at the quietest
+place of its last second and goes on in the next segment without a gap.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import numpy as np
+import webrtcvad
+from numpy.typing import NDArray
+
+from harkd.settings import EndpointSettings, VadSettings
+
+RATE_HZ = 16000
+FRAME_MS = 20
+FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
+RESUME_FRAMES = 2
+"""So many voiced frames in a row count as speech again; a single one is a click."""
+CUT_SEARCH_FRAMES = 1000 // FRAME_MS
+CUT_SMOOTH_FRAMES = 3
+
+Int16 = NDArray[np.int16]
+
+
+class Cause(Enum):
+    """Why a segment ended."""
+
+    SILENCE = auto()
+    """`endpoint.silence_ms` without speech."""
+    LENGTH = auto()
+    """`endpoint.max_utterance_s`; the next segment follows without a gap."""
+    STREAM_END = auto()
+    """No more audio: the file ended, or the microphone went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """A segment began."""
+
+    audio_start: int
+    """First sample of the segment's audio: speech_start less the pre-roll."""
+    speech_start: int
+    """First sample of the first voiced frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    """The speaker has been silent for `endpoint.pause_ms`; the segment may go on or end."""
+
+    speech_end: int
+    """One past the last voiced sample so far."""
+    audio_end: int
+    """The audio up to here is all that a final needs, if no more speech comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumed:
+    """Speech went on after a pause."""
+
+    position: int
+    """One past the sample at which that was noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    """The segment is complete."""
+
+    speech_start: int
+    """First sample of the first voiced frame."""
+    speech_end: int
+    """One past the last voiced sample."""
+    audio_end: int
+    """One past the last sample of the segment's audio."""
+    voiced_ms: int
+    """Voiced audio in it, in milliseconds."""
+    cause: Cause
+    """What ended it."""
+
+
+SegmentEvent = SpeechStarted | SpeechPaused | SpeechResumed | SpeechEnded
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A frame of the open segment's last second."""
+
+    start: int
+    energy: float
+    voiced: bool
+
+
+@dataclass(slots=True)
+class _Open:
+    """The segment that is being spoken."""
+
+    audio_start: int
+    speech_start: int
+    speech_end: int
+    voiced_frames: int
+    voiced_run: int = 0
+    paused_at: int | None = None
+
+
+class Segmenter:
+    """The speech state machine.
+
+    Args:
+        vad: The `vad` section.
+        endpoint: The `endpoint` section.
+        is_speech: Judges one frame of `FRAME_SAMPLES` int16 samples as bytes; webrtcvad's model
+            at the set aggressiveness unless a test gives another.
+    """
+
+    def __init__(
+        self,
+        vad: VadSettings,
+        endpoint: EndpointSettings,
+        is_speech: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        self._aggressiveness = vad.aggressiveness
+        self._injected = is_speech
+        self._pre_roll = vad.pre_roll_ms * RATE_HZ // 1000
+        self._start_frames = max(1, -(-vad.start_ms // FRAME_MS))
+        self._pause = endpoint.pause_ms * RATE_HZ // 1000
+        self._silence = endpoint.silence_ms * RATE_HZ // 1000
+        self._most = int(endpoint.max_utterance_s * RATE_HZ)
+        self._rest = b""
+        self.position = 0
+        """One past the last sample that has been judged."""
+        self._floor = 0  # no segment's audio reaches back before this sample
+        self._open: _Open | None = None
+        # Onsets: voiced frames may have one unvoiced frame among them for every two.
+        self._onset: deque[bool] = deque(maxlen=self._start_frames + self._start_frames // 2)
+        self._history: deque[_Frame] = deque(maxlen=CUT_SEARCH_FRAMES)
+        self._is_speech = self._fresh_vad()
+
+    @property
+    def in_speech(self) -> bool:
+        """True while a segment is open."""
+        return self._open is not None
+
+    def push(self, samples: Int16) -> list[SegmentEvent]:
+        """Judge the next piece of audio.
+
+        Args:
+            samples: int16, shape (n,), 16 kHz mono, any n.
+
+        Returns:
+            What happened, in order.
+        """
+        data = self._rest + samples.tobytes()
+        whole = len(data) - len(data) % (2 * FRAME_SAMPLES)
+        self._rest = data[whole:]
+        events: list[SegmentEvent] = []
+        for at in range(0, whole, 2 * FRAME_SAMPLES):
+            frame = data[at : at + 2 * FRAME_SAMPLES]
+            voiced = self._is_speech(frame)
+            self.position += FRAME_SAMPLES
+            if self._open is None:
+                self._wait_for_onset(voiced, events)
+            else:
+                self._follow(self._open, frame, voiced, events)
+        return events
+
+    def flush(self) -> list[SegmentEvent]:
+        """End the stream here: an open segment ends, and what follows starts afresh.
+
+        Less than a frame may be left; it is skipped unjudged, and `position` moves past it.
+        """
+        events: list[SegmentEvent] = []
+        if self._open is not None:
+            end = min(self.position, self._open.speech_end + self._pause)
+            self._end(self._open, end, Cause.STREAM_END, events)
+        self.position += len(self._rest) // 2
+        self._rest = b""
+        self._floor = self.position
+        self._onset.clear()
+        self._history.clear()
+        self._is_speech = self._fresh_vad()
+        return events
+
+    def _fresh_vad(self) -> Callable[[bytes], bool]:
+        if self._injected:
+            return self._injected
+        vad = webrtcvad.Vad(self._aggressiveness)
+        return lambda frame: bool(vad.is_speech(frame, RATE_HZ))
+
+    def _wait_for_onset(self, voiced: bool, events: list[SegmentEvent]) -> None:
+        self._onset.append(voiced)
+        if not voiced or sum(self._onset) < self._start_frames:
+            return
+        first = len(self._onset) - list(self._onset).index(True)  # frames back
+        speech_start = self.position - first * FRAME_SAMPLES
+        self._open = _Open(
+            audio_start=max(self._floor, speech_start - self._pre_roll),
+            speech_start=speech_start,
+            speech_end=self.position,
+            voiced_frames=sum(self._onset),
+            voiced_run=1,
+        )
+        self._onset.clear()
+        self._history.clear()
+        events.append(SpeechStarted(self._open.audio_start, speech_start))
+
+    def _follow(self, seg: _Open, frame: bytes, voiced: bool, events: list[SegmentEvent]) -> None:
+        level = np.frombuffer(frame, np.int16).astype(np.float32)
+        start = self.position - FRAME_SAMPLES
+        self._history.append(_Frame(start, float(np.dot(level, level)), voiced))
+        if voiced:
+            seg.voiced_frames += 1
+            seg.voiced_run += 1
+            if seg.voiced_run >= RESUME_FRAMES:
+                seg.speech_end = self.position
+                if seg.paused_at is not None:
+                    seg.paused_at = None
+                    events.append(SpeechResumed(self.position))
+        else:
+            seg.voiced_run = 0
+        silent = self.position - seg.speech_end
+        if seg.paused_at is None and silent >= self._pause:
+            seg.paused_at = self.position
+            events.append(SpeechPaused(seg.speech_end, self.position))
+        if silent >= self._silence:
+            self._end(seg, seg.paused_at or self.position, Cause.SILENCE, events)
+        elif self.position - seg.audio_start >= self._most:
+            self._cut(seg, events)
+
+    def _end(self, seg: _Open, audio_end: int, cause: Cause, events: list[SegmentEvent]) -> None:
+        events.append(
+            SpeechEnded(
+                seg.speech_start, seg.speech_end, audio_end, seg.voiced_frames * FRAME_MS, cause
+            )
+        )
+        self._open = None
+        self._floor = audio_end
+
+    def _cut(self, seg: _Open, events: list[SegmentEvent]) -> None:
+        """Split an overlong segment at the quietest place of its last second."""
+        if seg.paused_at is not None:
+            self._end(seg, seg.paused_at, Cause.LENGTH, events)
+            return
+        frames = list(self._history)
+        energy = np.array([frame.energy for frame in frames])
+        smooth = np.convolve(energy, np.ones(CUT_SMOOTH_FRAMES), "valid")
+        quietest = int(np.argmin(smooth)) + CUT_SMOOTH_FRAMES // 2
+        cut = frames[quietest].start + FRAME_SAMPLES
+        after = [frame for frame in frames if frame.start >= cut]
+        voiced_after = [frame for frame in after if frame.voiced]
+        before = [f.start + FRAME_SAMPLES for f in frames if f.start < cut and f.voiced]
+        run = seg.voiced_run
+        seg.voiced_frames -= len(voiced_after)
+        seg.speech_end = min(seg.speech_end, max(before, default=cut))
+        self._end(seg, cut, Cause.LENGTH, events)
+        if not voiced_after:
+            return
+        self._open = _Open(
+            audio_start=cut,
+            speech_start=voiced_after[0].start,
+            speech_end=voiced_after[-1].start + FRAME_SAMPLES,
+            voiced_frames=len(voiced_after),
+            voiced_run=run,
+        )
+        self._history.clear()
+        self._history.extend(after)
+        events.append(SpeechStarted(cut, voiced_after[0].start))
