@@ -1,0 +1,148 @@
+"""The command line: parses words, calls `harkd.app` and its like, prints errors for people.
+
+Nothing heavy is imported before a command needs it, so ``harkd --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harkd import __version__
+from harkd.cli_config import config, config_option
+from harkd.cli_doctor import devices, doctor
+from harkd.cli_models import models
+from harkd.errors import AudioFileError, HarkdError
+from harkd.logs import set_up
+from harkd.settings import Settings, find_file, load
+
+if TYPE_CHECKING:
+    from harkd.transcribe import FileTranscriber
+
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log at debug level.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="harkd")
+def cli() -> None:
+    """A private ear for the house: microphone in, speech recognition here, text out over MQTT."""
+
+
+cli.add_command(config)
+cli.add_command(devices)
+cli.add_command(doctor)
+cli.add_command(models)
+
+
+def load_settings(explicit: Path | None, *, verbose: bool) -> Settings:
+    """Read the settings and set up the log. Raises SettingsError."""
+    settings = load(find_file(explicit, os.environ), os.environ)
+    set_up("debug" if verbose else settings.log.level, settings.log.format)
+    return settings
+
+
+@cli.command()
+@config_option
+@click.option(
+    "--source",
+    default="",
+    metavar="SOURCE",
+    help="In the microphone's place: wav:PATH (any sound file, in real time), or - for raw 16-bit "
+    "PCM on stdin.",
+)
+@click.option("--rate", default=16000, show_default=True, help="Rate of raw PCM in Hz.")
+@click.option("--channels", default=1, show_default=True, help="Channels of raw PCM.")
+@click.option("--print", "print_events", is_flag=True, help="Write events to stdout as JSON, too.")
+@verbose_option
+def run(
+    explicit: Path | None,
+    source: str,
+    rate: int,
+    channels: int,
+    print_events: bool,
+    verbose: bool,
+) -> None:
+    """Listen, recognize, publish; until SIGTERM or Ctrl-C, or the end of SOURCE."""
+    settings = load_settings(explicit, verbose=verbose)
+    from harkd import app
+
+    options = app.RunOptions(source, rate, channels, print_events)
+    sys.exit(app.run(settings, options))
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each file.")
+@verbose_option
+def transcribe(
+    files: tuple[Path, ...], explicit: Path | None, as_json: bool, verbose: bool
+) -> None:
+    """Print what is said in recorded FILES: wav, flac, ogg or mp3.
+
+    A file that cannot be read is told at the end; the others are still transcribed.
+    """
+    settings = load_settings(explicit, verbose=verbose)
+    from harkd import app
+    from harkd.transcribe import FileTranscriber
+
+    recognizer = app.load(app.find_model(settings), settings)
+    faults = []
+    for path in files:
+        if len(files) > 1 and not as_json:
+            click.echo(f"{path}:")
+        fault = transcribe_file(FileTranscriber(path, recognizer, settings), as_json=as_json)
+        faults += [fault] if fault else []
+    for fault in faults:
+        click.echo(f"harkd: {fault}", err=True)
+    if faults:
+        sys.exit(1)
+
+
+def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> AudioFileError | None:
+    """Print one file's text as it is recognized, or its JSON; return what is wrong with it."""
+    begin = time.perf_counter()
+    found = []
+    fault = None
+    try:
+        for utterance in transcriber.utterances():
+            found.append(utterance)
+            if not as_json:
+                click.echo(utterance.text)
+    except AudioFileError as error:
+        fault = error
+    if as_json:
+        report = {
+            "file": str(transcriber.path),
+            "duration_s": round(transcriber.duration_s, 2),
+            "took_s": round(time.perf_counter() - begin, 3),
+            "text": " ".join(utterance.text for utterance in found),
+            "utterances": [asdict(utterance) for utterance in found],
+            "error": str(fault) if fault else None,
+        }
+        click.echo(json.dumps(report, ensure_ascii=False))
+    return fault
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message on stderr, exit code 1."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except HarkdError as error:
+        click.echo(f"harkd: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)

@@ -1,0 +1,328 @@
+"""Looks at everything that harkd needs, and says what is wrong and how to mend it.
+
+Each check returns `Check` values and never raises; slow ones really try the thing (open the
+microphone, run the model, log in to the broker). Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from harkd import app
+from harkd.audio import RATE_HZ, AudioBlock, FileSource, SourceOpened
+from harkd.broker import LOOPBACK, is_taken
+from harkd.devices import Level, listen
+from harkd.errors import AudioError, HarkdError
+from harkd.model_package import verify_files
+from harkd.mqtt_connection import Connection, Inbox, ProtocolRefusedError
+from harkd.settings import Settings
+
+LISTEN_S = 2.0
+QUIET_DB = -60.0
+EARLIEST_YEAR = 2025
+"""A clock before this was never set: a Pi without network has none that survives power-off."""
+
+
+class Status(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    """What: system, clock, sound, microphone, model, broker."""
+    status: Status
+    """How it is."""
+    what: str
+    """What was found."""
+    mend: str = ""
+    """What to do; empty where nothing is to be done."""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Run all checks, in the order in which a fault of one explains the next."""
+    checks: list[tuple[str, Callable[[Settings], Iterator[Check]]]] = [
+        ("system", check_system),
+        ("clock", check_clock),
+        ("sound", check_sound),
+        ("microphone", check_microphone),
+        ("model", check_model),
+        ("broker", check_broker),
+    ]
+    for name, check in checks:
+        try:
+            yield from check(settings)
+        except HarkdError as error:
+            yield Check(name, Status.FAIL, error.message, error.mend)
+
+
+def check_system(_settings: Settings) -> Iterator[Check]:
+    """Look at Python and at what the CPU can do for int8 models."""
+    flags = cpu_flags()
+    machine = platform.machine()
+    fast = {"x86_64": "avx2", "aarch64": "asimddp"}.get(machine)
+    what = f"Python {platform.python_version()} on {machine}, {len(os.sched_getaffinity(0))} cores"
+    if fast and flags and fast not in flags:
+        yield Check(
+            "system",
+            Status.WARN,
+            f"{what}, without {fast}",
+            "recognition works, but slowly: the model line below says whether it keeps up",
+        )
+    else:
+        known = sorted(flags & {"avx2", "avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+        yield Check("system", Status.OK, f"{what} {' '.join(known)}".rstrip())
+
+
+def cpu_flags() -> set[str]:
+    """Return the CPU's feature flags as the kernel names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"flags", "features"}:
+            return set(value.split())
+    return set()
+
+
+def check_clock(_settings: Settings) -> Iterator[Check]:
+    """Look whether the time in the messages can be right."""
+    if time.gmtime().tm_year < EARLIEST_YEAR:
+        yield Check(
+            "clock",
+            Status.FAIL,
+            f"the clock says {time.strftime('%Y-%m-%d')}: it was never set",
+            "connect to the network, or set it: sudo date -s '…'",
+        )
+        return
+    synced = ""
+    if shutil.which("timedatectl"):
+        done = subprocess.run(
+            ["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        synced = done.stdout.strip()
+    if synced == "no":
+        yield Check(
+            "clock",
+            Status.WARN,
+            f"{time.strftime('%Y-%m-%d %H:%M')}, not synchronized",
+            "turn it on: sudo timedatectl set-ntp true",
+        )
+    else:
+        note = "synchronized" if synced == "yes" else "whether it is synchronized is not known"
+        yield Check("clock", Status.OK, f"{time.strftime('%Y-%m-%d %H:%M')}, {note}")
+
+
+def check_sound(_settings: Settings) -> Iterator[Check]:
+    """Look at the permissions on ALSA's devices and on PulseAudio's socket and cookie."""
+    yield check_alsa(Path("/dev/snd"))
+    yield check_pulse(os.environ)
+
+
+def check_alsa(folder: Path) -> Check:
+    """Look whether ALSA's capture devices may be opened."""
+    nodes = sorted(folder.glob("pcm*c")) if folder.is_dir() else []
+    if not nodes:
+        return Check(
+            "sound",
+            Status.WARN,
+            f"no capture device under {folder}",
+            "plug a microphone in; in a container give --device=/dev/snd; with PulseAudio or "
+            "PipeWire alone this is fine",
+        )
+    barred = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
+    if not barred:
+        return Check("sound", Status.OK, f"ALSA: {len(nodes)} capture device(s) may be opened")
+    group_id = barred[0].stat().st_gid
+    try:
+        group = grp.getgrgid(group_id).gr_name
+    except KeyError:
+        group = str(group_id)
+    return Check(
+        "sound",
+        Status.FAIL,
+        f"{barred[0]} may not be opened: this user is not in the group {group}",
+        f"sudo usermod -aG {group} $USER and log in again; in a container: --group-add {group_id}",
+    )
+
+
+def check_pulse(environ: os._Environ[str]) -> Check:
+    """Look whether PulseAudio's or pipewire-pulse's socket can be reached."""
+    server = environ.get("PULSE_SERVER", "")
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    path = Path(server.removeprefix("unix:")) if server else Path(runtime) / "pulse" / "native"
+    if server and not path.is_absolute():
+        return Check("sound", Status.OK, f"PulseAudio is set to {server} (not a local socket)")
+    if not path.exists():
+        if server:
+            return Check(
+                "sound",
+                Status.FAIL,
+                f"PULSE_SERVER names {path}, which does not exist",
+                "start the sound server, or pass its socket into the container",
+            )
+        return Check("sound", Status.OK, "no PulseAudio or PipeWire runs for this user")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except PermissionError:
+            owner = path.stat().st_uid
+            return Check(
+                "sound",
+                Status.FAIL,
+                f"{path} belongs to user {owner}, and this is user {os.getuid()}",
+                f"run harkd as user {owner}",
+            )
+        except OSError as error:
+            return Check(
+                "sound",
+                Status.FAIL,
+                f"PulseAudio's socket {path} does not answer ({error.strerror or error})",
+                "restart it: systemctl --user restart pipewire-pulse pulseaudio",
+            )
+    cookie = Path(environ.get("PULSE_COOKIE") or Path.home() / ".config" / "pulse" / "cookie")
+    if cookie.exists() and not os.access(cookie, os.R_OK):
+        return Check(
+            "sound",
+            Status.FAIL,
+            f"PulseAudio's cookie {cookie} may not be read",
+            f"make it readable: sudo chown $USER {cookie}",
+        )
+    return Check("sound", Status.OK, f"PulseAudio answers at {path}")
+
+
+def check_microphone(settings: Settings) -> Iterator[Check]:
+    """Open the microphone and measure how loud it is."""
+    opened = SourceOpened("", 0, 0)
+    levels: list[Level] = []
+    for event in listen(settings.audio, LISTEN_S):
+        if isinstance(event, SourceOpened):
+            opened = event
+        else:
+            levels.append(event)
+    where = f"{opened.device} at {opened.rate_hz} Hz × {opened.channels}"
+    if not levels:
+        raise AudioError(f"{where} opened, but no audio came", "`harkd devices` lists others")
+    peak = max(level.peak_db for level in levels)
+    if all(level.zero for level in levels):
+        yield Check(
+            "microphone",
+            Status.FAIL,
+            f"{where} opens, but each sample is zero: it is muted, or dead",
+            "unmute it (alsamixer, or the desktop's sound settings) or choose another: "
+            "`harkd devices --meter`",
+        )
+    elif peak < QUIET_DB:
+        yield Check(
+            "microphone",
+            Status.WARN,
+            f"{where} opens, but its loudest sample is {peak:.0f} dB: very quiet",
+            "raise its volume (alsamixer), then speak and look at `harkd devices --meter`",
+        )
+    else:
+        yield Check("microphone", Status.OK, f"{where}, peak {peak:.0f} dB")
+
+
+def check_model(settings: Settings) -> Iterator[Check]:
+    """Check each file of the model, load it, and see whether this machine keeps up."""
+    installed = app.find_model(settings)
+    name = installed.manifest.name
+    if faults := verify_files(installed.dir, installed.manifest, quick=False):
+        listed = ", ".join(str(fault) for fault in faults)
+        yield Check(
+            "model",
+            Status.FAIL,
+            f"{installed.dir} is damaged: {listed}",
+            f"harkd models pull {name} --force",
+        )
+        return
+    recognizer = app.load(installed, settings)
+    audio = sample_audio(app.sample_of(installed))
+    begin = time.perf_counter()
+    stream = recognizer.stream()
+    stream.accept(audio)
+    text = stream.finish().text
+    factor = (time.perf_counter() - begin) / (len(audio) / RATE_HZ)
+    what = f"{name} is whole, runs on {recognizer.provider}, real-time factor {factor:.2f}"
+    if factor > 1:
+        yield Check(
+            "model",
+            Status.WARN,
+            f"{what}: this machine is too slow for it",
+            "choose a smaller model with recognizer.model",
+        )
+    else:
+        yield Check("model", Status.OK, f'{what} ("{text}")' if text else what)
+
+
+def sample_audio(path: Path | None) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    """Return a recording as int16, shape (n,), 16 kHz; 5 s of silence without one."""
+    if path is None:
+        return np.zeros(5 * RATE_HZ, np.int16)
+    blocks = FileSource(path, paced=False).events()
+    return np.concatenate([block.samples for block in blocks if isinstance(block, AudioBlock)])
+
+
+def check_broker(settings: Settings) -> Iterator[Check]:
+    """Log in to the broker with the settings' user."""
+    mqtt = settings.mqtt
+    if not mqtt.host and not is_taken(mqtt.port):
+        yield from check_embedded_broker()
+        return
+    address = app.make_address(settings, suffix="-doctor")
+    versions = ["5", "3.1.1"] if mqtt.protocol == "auto" else [mqtt.protocol]
+    for version in versions:
+        connection = Connection(address, version, None, Inbox())
+        try:
+            connection.open()
+        except ProtocolRefusedError:
+            if version == versions[-1]:
+                raise
+            continue
+        connection.close()
+        yield Check("broker", Status.OK, f"{address} takes the login, MQTT {version}")
+        return
+
+
+def check_embedded_broker() -> Iterator[Check]:
+    """Look whether the embedded broker could be started."""
+    try:
+        import amqtt  # noqa: F401 - only whether it is there
+    except ImportError:
+        yield Check(
+            "broker",
+            Status.FAIL,
+            "mqtt.host is not set, and the embedded broker is not installed",
+            'set mqtt.host, or: pip install "harkd[broker]"',
+        )
+        return
+    yield Check(
+        "broker",
+        Status.WARN,
+        f"mqtt.host is not set: harkd will start a broker of its own on {LOOPBACK}",
+        "fine to try it out; set mqtt.host to your broker for Home Assistant",
+    )

@@ -1,0 +1,162 @@
+"""Events → MQTT messages. Pure: the topics and payloads that docs/mqtt.md promises.
+
+In: an event and what the daemon knows of itself. Out: `Message` values, in the order in which they
+are to be sent. Any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from harkd.events import Final, Partial, Rejected, StateChanged
+
+ONLINE, OFFLINE = b"online", b"offline"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One MQTT publication."""
+
+    topic: str
+    """The whole topic."""
+    payload: bytes
+    """UTF-8 text or JSON."""
+    qos: int
+    """0 or 1."""
+    retain: bool = False
+    """Whether the broker keeps it for later subscribers."""
+    expiry_s: int | None = None
+    """MQTT 5 message expiry in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What every message says of its sender."""
+
+    base_topic: str
+    """First level of all topics."""
+    device_id: str
+    """Second level of all topics."""
+    version: str
+    """harkd's version."""
+    model: str
+    """Name of the model."""
+    provider: str
+    """The execution provider that really runs it."""
+    retain_last: bool
+    """Whether the last final is kept on `transcript/last`."""
+    max_age_s: float
+    """A final older than this is late."""
+
+    def topic(self, name: str) -> str:
+        """Return the whole topic of a name such as ``transcript/partial``."""
+        return f"{self.base_topic}/{self.device_id}/{name}"
+
+
+def utc(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def availability(about: About, *, online: bool) -> Message:
+    """Return the retained `availability`, which is also the will."""
+    return Message(about.topic("availability"), ONLINE if online else OFFLINE, 1, retain=True)
+
+
+def state(about: About, event: StateChanged) -> Message:
+    """Return the retained `state`."""
+    payload = {
+        "state": event.state.value,
+        "since": utc(event.since),
+        "reason": event.reason,
+        "version": about.version,
+        "model": about.model,
+        "provider": about.provider,
+        "audio_device": event.audio_device,
+        "device_rate_hz": event.device_rate_hz,
+    }
+    return Message(about.topic("state"), msgspec.json.encode(payload), 1, retain=True)
+
+
+def partial(about: About, event: Partial) -> Message:
+    """Return the `transcript/partial` of a segment that is being spoken."""
+    payload = {
+        "event_type": "partial",
+        "id": event.id,
+        "rev": event.rev,
+        "text": event.text,
+        "confidence": round(event.confidence, 3),
+        "started_at": utc(event.started_at),
+        "duration_s": round(event.duration_s, 2),
+        "language": event.language,
+        "model": event.model,
+        "device_id": about.device_id,
+    }
+    return Message(about.topic("transcript/partial"), msgspec.json.encode(payload), 0)
+
+
+def rejected(about: About, event: Rejected) -> Message:
+    """Return the `transcript/rejected` of a segment without a final."""
+    payload = {
+        "event_type": "rejected",
+        "id": event.id,
+        "reason": event.reason.value,
+        "started_at": utc(event.started_at),
+        "duration_s": round(event.duration_s, 2),
+    }
+    return Message(about.topic("transcript/rejected"), msgspec.json.encode(payload), 0)
+
+
+def final(about: About, event: Final, now_ns: int) -> list[Message]:
+    """Return what a final is published as.
+
+    Args:
+        about: The sender.
+        event: The final.
+        now_ns: Monotonic time of the hand-over to the MQTT client, in nanoseconds.
+
+    Returns:
+        On time: `transcript` first, whose acknowledgement counts, then the conveniences. Older
+        than `max_age_s`: only `transcript/missed`.
+    """
+    age_s = (now_ns - event.speech_end_ns) / 1e9
+    late = age_s > about.max_age_s
+    payload = msgspec.json.encode(_final_payload(about, event, age_s, late))
+    if late:
+        return [Message(about.topic("transcript/missed"), payload, 1)]
+    expiry_s = max(1, math.ceil(about.max_age_s - age_s))
+    messages = [
+        Message(about.topic("transcript"), payload, 1, expiry_s=expiry_s),
+        Message(about.topic("transcript/text"), event.text.encode(), 1, expiry_s=expiry_s),
+    ]
+    if about.retain_last:
+        messages.append(Message(about.topic("transcript/last"), payload, 1, retain=True))
+    return messages
+
+
+def _final_payload(about: About, event: Final, age_s: float, late: bool) -> dict[str, object]:
+    payload: dict[str, object] = {
+        "event_type": "final",
+        "id": event.id,
+        "rev": event.rev,
+        "text": event.text,
+        "confidence": round(event.confidence, 3),
+        "started_at": utc(event.started_at),
+        "ended_at": utc(event.ended_at),
+        "duration_s": round(event.duration_s, 2),
+        "latency_ms": round(age_s * 1000),
+        "language": event.language,
+        "model": event.model,
+        "device_id": about.device_id,
+        "late": late,
+    }
+    if event.words:
+        payload["words"] = [
+            {"word": w.word, "start_s": round(w.start_s, 2), "end_s": round(w.end_s, 2)}
+            for w in event.words
+        ]
+    return payload

@@ -1,0 +1,198 @@
+"""One connection to an MQTT broker over paho, from connect to disconnect.
+
+What happens on it is put into an inbox as `Up`, `Acknowledged` and `Down`: paho holds its own locks
+while it calls back, so nothing else is done there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from harkd.errors import BrokerError, BrokerRefusedError
+from harkd.messages import Message
+
+ANSWER_S = 10.0
+"""How long a broker may take to accept a connection, and again to answer CONNECT."""
+GOODBYE_S = 1.0
+VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+VERSION_REFUSED = 132
+LOGIN_REFUSED = (134, 135)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the broker is and how to log in."""
+
+    host: str
+    """Name or address."""
+    port: int
+    """TCP port."""
+    client_id: str
+    """MQTT client identifier; must be unique at the broker."""
+    username: str = ""
+    """Empty for none."""
+    password: str = ""
+    """Empty for none."""
+    keepalive_s: int = 30
+    """Seconds between signs of life."""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class ProtocolRefusedError(BrokerRefusedError):
+    """The broker does not speak the version that was tried, or hung up on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The broker answered a QoS 1 message."""
+
+    mid: int
+    """The message's id."""
+    refusal: str
+    """Why the broker refused it (MQTT 5 only); empty where it took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The connection is over."""
+
+    reason: str
+    """Why, in words."""
+
+
+Inbox = queue.SimpleQueue[Acknowledged | Down]
+
+
+class Connection:
+    """One connection.
+
+    Args:
+        address: The broker.
+        version: ``5`` or ``3.1.1``.
+        will: Sent by the broker if this process vanishes; None for none.
+        inbox: Takes what happens.
+    """
+
+    def __init__(self, address: Address, version: str, will: Message | None, inbox: Inbox) -> None:
+        self._address = address
+        self.version = version
+        self._inbox = inbox
+        self._answered = threading.Event()
+        self._over = threading.Event()
+        self._code: Any = None
+        self._client = client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=address.client_id,
+            protocol=VERSIONS[version],
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = ANSWER_S
+        if address.username:
+            client.username_pw_set(address.username, address.password or None)
+        if will:
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+
+    def open(self) -> None:
+        """Connect and log in.
+
+        Raises:
+            ProtocolRefusedError: Another version may be worth a try.
+            BrokerRefusedError: The broker refused the login.
+            BrokerError: It cannot be reached.
+        """
+        where = self._address
+        try:
+            self._client.connect(where.host, where.port, keepalive=where.keepalive_s)
+        except (OSError, ValueError) as error:
+            raise unreachable(where, error) from error
+        self._client.loop_start()
+        self._answered.wait(ANSWER_S)
+        if self._code is not None and not self._code.is_failure:
+            return
+        self.close()
+        if self._code is None:
+            raise ProtocolRefusedError(
+                f"{where} took the connection but did not answer as an MQTT {self.version} broker",
+                "check mqtt.host, mqtt.port and mqtt.protocol",
+            )
+        raise refused(where, self.version, self._code)
+
+    def send(self, message: Message) -> int | None:
+        """Hand one message to paho; return its id, or None where the connection is gone."""
+        properties = None
+        if message.expiry_s is not None and self.version == "5":
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = message.expiry_s
+        info = self._client.publish(
+            message.topic, message.payload, message.qos, message.retain, properties
+        )
+        return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+
+    def close(self) -> None:
+        """Say goodbye and free everything, also where the broker hangs."""
+        self._client.disconnect()
+        if not self._over.wait(GOODBYE_S) and (sock := self._client.socket()):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+        self._client.loop_stop()
+
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
+        self._code = code
+        self._answered.set()
+
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
+        self._over.set()
+        self._answered.set()
+        self._inbox.put(Down(str(code)))
+
+    def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _more: Any) -> None:
+        self._inbox.put(Acknowledged(mid, str(code) if code.is_failure else ""))
+
+
+def unreachable(address: Address, error: Exception) -> BrokerError:
+    """Say why no connection came about."""
+    if isinstance(error, socket.gaierror):
+        return BrokerError(
+            f'the name "{address.host}" cannot be resolved ({error.strerror})',
+            "check mqtt.host, or write the broker's address",
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return BrokerError(
+            f"nothing listens at {address}", "start the broker, or check mqtt.host and mqtt.port"
+        )
+    if isinstance(error, TimeoutError):
+        return BrokerError(f"{address} does not answer", "check mqtt.host, the network, a firewall")
+    if isinstance(error, ssl.SSLError):
+        return BrokerError(f"no secure connection to {address} ({error.reason})")
+    return BrokerError(f"no connection to {address} ({error})", "check mqtt.host and mqtt.port")
+
+
+def refused(address: Address, version: str, code: Any) -> BrokerRefusedError:
+    """Say why the broker refused the login; `code` is paho's reason code."""
+    if code.value == VERSION_REFUSED:
+        return ProtocolRefusedError(
+            f"the broker at {address} does not speak MQTT {version}",
+            "set mqtt.protocol to auto",
+        )
+    if code.value in LOGIN_REFUSED:
+        return BrokerRefusedError(
+            f"the broker at {address} refused the login ({code})",
+            "check mqtt.username and mqtt.password",
+        )
+    return BrokerRefusedError(f"the broker at {address} refused the connection ({code})")
