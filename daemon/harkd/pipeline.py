@@ -184,6 +184,7 @@ class Pipeline:
         segment = Segment(
             str(ULID()), event.audio_start, event.speech_start, started_at, self._capacity
         )
+        segment.worth = False
         self._set_state(State.SPEECH)
         if self._backlog.offer(segment, wait=self._source.lossless):
             self._current = segment
@@ -200,6 +201,8 @@ class Pipeline:
         """Add the audio up to `position`; True where there is more to recognize now."""
         if position > segment.end_position:
             segment.extend(self._history.between(segment.end_position, position))
+        if not segment.worth:
+            segment.worth = not too_short(self._segmenter.voiced_ms, self._min_speech_ms)
         if segment.paused:
             return False
         segment.limit = position - segment.audio_start

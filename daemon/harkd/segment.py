@@ -24,7 +24,7 @@ class History:
     """The latest audio by position, for pre-roll.
 
     Args:
-        keep_samples: How much it keeps at least.
+        keep_samples: How much it keeps at least, besides the latest piece.
     """
 
     def __init__(self, keep_samples: int) -> None:
@@ -39,7 +39,8 @@ class History:
         self._pieces.append(samples)
         self._held += len(samples)
         self.end += len(samples)
-        while self._held - len(self._pieces[0]) >= self._keep:
+        # The piece may be of any length, and what lies in it may begin in the one before.
+        while self._held - len(samples) - len(self._pieces[0]) >= self._keep:
             self._held -= len(self._pieces.popleft())
 
     def between(self, start: int, end: int) -> Int16:
@@ -78,6 +79,8 @@ class Segment:
         self._filled = 0
         self.limit = 0
         """So many samples are worth recognizing now; lags behind the audio during a pause."""
+        self.worth = True
+        """False while it has too little speech to be recognized: it may be a click."""
         self.paused = False
         """True while the speaker is silent."""
         self.ended: SpeechEnded | None = None
@@ -186,6 +189,8 @@ class Backlog:
     def _due(self, segment: Segment, progress: Progress) -> Task | None:
         if segment.ended:
             return Task.FINISH
+        if not segment.worth:
+            return None
         if segment.paused:
             return Task.PREPARE if segment.limit > progress.accepted else None
         if self._interval is None:

@@ -111,6 +111,7 @@ class _Open:
     voiced_frames: int
     voiced_run: int = 0
     paused_at: int | None = None
+    clicks: int = 0  # voiced frames since then, which count only if speech resumes
 
 
 class Segmenter:
@@ -131,11 +132,12 @@ class Segmenter:
     ) -> None:
         self._aggressiveness = vad.aggressiveness
         self._injected = is_speech
-        self._pre_roll = vad.pre_roll_ms * RATE_HZ // 1000
         self._start_frames = max(1, -(-vad.start_ms // FRAME_MS))
         self._pause = endpoint.pause_ms * RATE_HZ // 1000
         self._silence = endpoint.silence_ms * RATE_HZ // 1000
         self._most = int(endpoint.max_utterance_s * RATE_HZ)
+        # At most half a segment, so that a cut always finds speech on both of its sides.
+        self._pre_roll = min(vad.pre_roll_ms * RATE_HZ // 1000, self._most // 2)
         self._rest = b""
         self.position = 0
         """One past the last sample that has been judged."""
@@ -150,6 +152,11 @@ class Segmenter:
     def in_speech(self) -> bool:
         """True while a segment is open."""
         return self._open is not None
+
+    @property
+    def voiced_ms(self) -> int:
+        """Voiced audio in the open segment so far, in milliseconds; 0 while none is open."""
+        return self._open.voiced_frames * FRAME_MS if self._open else 0
 
     def push(self, samples: Int16) -> list[SegmentEvent]:
         """Judge the next piece of audio.
@@ -181,7 +188,7 @@ class Segmenter:
         """
         events: list[SegmentEvent] = []
         if self._open is not None:
-            end = min(self.position, self._open.speech_end + self._pause)
+            end = self._open.paused_at or self.position
             self._end(self._open, end, Cause.STREAM_END, events)
         self.position += len(self._rest) // 2
         self._rest = b""
@@ -219,13 +226,16 @@ class Segmenter:
         start = self.position - FRAME_SAMPLES
         self._history.append(_Frame(start, float(np.dot(level, level)), voiced))
         if voiced:
-            seg.voiced_frames += 1
+            seg.clicks += 1
             seg.voiced_run += 1
             if seg.voiced_run >= RESUME_FRAMES:
                 seg.speech_end = self.position
                 if seg.paused_at is not None:
                     seg.paused_at = None
                     events.append(SpeechResumed(self.position))
+            if seg.paused_at is None:
+                seg.voiced_frames += seg.clicks
+                seg.clicks = 0
         else:
             seg.voiced_run = 0
         silent = self.position - seg.speech_end

@@ -1,0 +1,43 @@
+# shellcheck shell=sh
+# What quickstart and test share: Debian packages and the virtual environment in .venv.
+
+say() {
+  printf '\n==> %s\n' "$*" >&2
+}
+
+# Installs the Debian packages of a list that are not there yet.
+install_packages() {
+  missing=""
+  for package in $1; do
+    if ! dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed'; then
+      missing="$missing $package"
+    fi
+  done
+  if [ -z "$missing" ]; then
+    return
+  fi
+  say "Installing Debian packages:$missing"
+  as_root=""
+  if [ "$(id -u)" -ne 0 ]; then
+    as_root=sudo
+  fi
+  $as_root apt-get update -q
+  # shellcheck disable=SC2086  # a list
+  $as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -q --no-install-recommends $missing
+}
+
+# Installs harkd with these extras into .venv.
+make_environment() {
+  if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "harkd needs Python 3.11 or newer; this is $(python3 --version)."
+    exit 1
+  fi
+  say "Installing harkd and its Python packages into .venv (some minutes on a Pi)"
+  if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
+    python3 -m venv --clear .venv
+  fi
+  options=${2:-}
+  # shellcheck disable=SC2086  # options
+  .venv/bin/python -m pip install -q --disable-pip-version-check $options "$1"
+}

@@ -1,0 +1,51 @@
+"""The real servers, each test with its own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alsa_mic import AlsaMic, build
+from servers import Mosquitto, PulseServer
+
+
+@pytest.fixture
+def pulse(tmp_path: Path) -> Iterator[PulseServer]:
+    """A private PulseAudio whose default source is `mic.monitor`."""
+    folder = tmp_path / "pulse"
+    folder.mkdir()
+    with PulseServer(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    """A mosquitto that lets anybody in."""
+    folder = tmp_path / "mosquitto"
+    folder.mkdir()
+    with Mosquitto(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def alsa_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled plugin of the ALSA microphone."""
+    return build(tmp_path_factory.mktemp("alsa-plugin"))
+
+
+@pytest.fixture
+def alsa_mic_factory(alsa_plugin: Path, tmp_path: Path) -> Iterator[Callable[..., AlsaMic]]:
+    """Called as `AlsaMic` is, without folder and plugin: a plugged-in microphone."""
+    with ExitStack() as stack:
+        count = 0
+
+        def plug_in(wav: Path, **options: Any) -> AlsaMic:
+            nonlocal count
+            count += 1
+            folder = tmp_path / f"alsa-mic-{count}"
+            folder.mkdir()
+            return stack.enter_context(AlsaMic(folder, alsa_plugin, wav, **options))
+
+        yield plug_in

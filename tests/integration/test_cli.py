@@ -1,0 +1,212 @@
+"""Bad input at the command line: one clear message that says how to mend it, never a traceback."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from alsa_mic import AlsaMic
+from daemon_process import Daemon
+from servers import Mosquitto, PulseServer, Subscriber, free_port
+from speech import plain
+
+pytestmark = [pytest.mark.integration, pytest.mark.model]
+
+
+def harkd(
+    *words: str, env: Mapping[str, str] | None = None, data: bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    """Runs harkd to its end."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("HARKD_", "PULSE_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "harkd", *words],
+        env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **(env or {})},
+        input=data,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@pytest.fixture
+def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
+    return {
+        "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_MQTT__HOST": broker.host,
+        "HARKD_MQTT__PORT": str(broker.port),
+        "HARKD_DEVICE_ID": "test",
+    }
+
+
+def assert_mended(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """It failed with one message that holds these parts."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr
+
+
+def test_a_missing_model_is_named_with_the_command_that_fetches_it(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    done = harkd("run", env={**env, "HARKD_MODELS": str(tmp_path)})
+    assert_mended(done, "moonshine-tiny-en", "harkd models pull")
+
+
+def test_an_unknown_model_is_answered_with_the_nearest_name(env: dict[str, str]) -> None:
+    done = harkd("run", env={**env, "HARKD_RECOGNIZER__MODEL": "moonshine-tiny"})
+    assert_mended(done, "moonshine-tiny-en")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "wrong"])
+def test_a_damaged_model_file_is_named(
+    damage: str, env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    """Missing and truncated files are found at the start, altered ones when they are loaded."""
+    copy = tmp_path / "moonshine-tiny-en"
+    copy.mkdir()
+    for path in model_dir.iterdir():
+        (copy / path.name).symlink_to(path)
+    file = copy / "decoder_model_merged.ort"
+    data = file.read_bytes()
+    file.unlink()
+    if damage == "truncated":
+        file.write_bytes(data[:1000])
+    elif damage == "wrong":
+        file.write_bytes(bytes(len(data)))
+    done = harkd("run", env={**env, "HARKD_MODELS": str(tmp_path)})
+    assert_mended(done, "decoder_model_merged.ort", "harkd models pull")
+
+
+def test_all_faults_of_the_settings_are_told_at_once(env: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "harkd.yaml"
+    file.write_text("vad:\n  agressiveness: 2\nmqtt:\n  port: eighteen\n  base_topic: a/b\n")
+    done = harkd("run", "--config", str(file), env=env)
+    assert_mended(done, f"{file}:2", "aggressiveness", f"{file}:4", "mqtt.port", "mqtt.base_topic")
+
+
+def test_a_file_that_is_no_audio_is_refused_before_anything_starts(env: dict[str, str]) -> None:
+    assert_mended(harkd("run", "--source", "wav:/etc/passwd", env=env), "/etc/passwd", "wav, flac")
+    assert_mended(harkd("run", "--source", "wav:/no/such.wav", env=env), "does not exist")
+    assert_mended(harkd("run", "--source", "mic", env=env), "wav:PATH")
+
+
+def test_good_files_are_transcribed_though_one_is_bad(
+    env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    """One JSON object a file; the bad one carries its error, and the exit code tells."""
+    bad = tmp_path / "bad.mp3"
+    bad.write_bytes(b"no sound")
+    samples, rate_hz = soundfile.read(model_dir / "samples" / "beckett.wav", dtype="int16")
+    stereo = tmp_path / "stereo.flac"
+    soundfile.write(stereo, np.stack([samples, samples], axis=1), rate_hz)
+    done = harkd("transcribe", "--json", str(bad), str(stereo), env=env)
+    assert_mended(done, "bad.mp3")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["error"]
+    assert second["error"] is None
+    assert plain(second["text"]).startswith("ever tried ever failed no matter try again")
+    assert second["duration_s"] == pytest.approx(9.96, abs=0.02)
+    ends = [utterance["end_s"] for utterance in second["utterances"]]
+    assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("wanted", ["no-such-microphone", "offic"])
+def test_a_device_name_that_matches_nothing_or_several_is_reported_and_waited_for(
+    wanted: str, env: dict[str, str], pulse: PulseServer, broker: Mosquitto, tmp_path: Path
+) -> None:
+    """The state says which names there are; the daemon stays, since it may be plugged in later."""
+    pulse.add_source("office")
+    pulse.add_source("back_office")
+    run_env = {**env, **pulse.env, "HARKD_AUDIO__DEVICE": wanted}
+    with Subscriber(broker) as subscriber, Daemon(env=run_env, folder=tmp_path) as daemon:
+        message = subscriber.wait_for(lambda m: b"no_microphone" in m.payload, 15)
+        reason = json.loads(message.payload)["reason"]
+        assert "office" in reason
+        assert "audio.device" in reason
+        assert daemon.stop() == 0
+        assert [entry["message"] for entry in daemon.log].count(reason) == 1
+
+
+def test_a_port_without_a_broker_is_told_once_and_no_reason_to_stop(
+    env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    wav = model_dir / "samples" / "beckett.wav"
+    with Daemon(
+        "--source",
+        f"wav:{wav}",
+        env={**env, "HARKD_MQTT__PORT": str(port)},
+        folder=tmp_path,
+    ) as daemon:
+        assert daemon.wait(30) == 0
+        told = [
+            entry for entry in daemon.log if f"nothing listens at 127.0.0.1:{port}" in str(entry)
+        ]
+        assert len(told) == 1
+        assert any(entry.get("event") == "final" for entry in daemon.log)
+        assert any("never reached the broker" in entry["message"] for entry in daemon.log)
+
+
+def test_raw_pcm_on_stdin_is_recognized_and_printed(env: dict[str, str], model_dir: Path) -> None:
+    """`--source -` takes a pipe, here 48 kHz stereo; `--print` writes JSON lines to stdout."""
+    samples, rate_hz = soundfile.read(model_dir / "samples" / "two_cities.wav", dtype="int16")
+    pcm = np.repeat(samples[: 8 * rate_hz, np.newaxis], 2, axis=1).astype("<i2").tobytes()
+    words = ("run", "--source", "-", "--rate", str(rate_hz), "--channels", "2", "--print")
+    done = harkd(*words, env=env, data=pcm)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    finals = [event for event in events if event["topic"] == "transcript"]
+    assert plain(finals[0]["text"]).startswith("it was the best of times")
+    assert {"state", "transcript/partial"} <= {event["topic"] for event in events}
+
+
+def test_without_a_broker_in_the_settings_the_daemon_brings_its_own(
+    model_dir: Path, tmp_path: Path, alsa_mic_factory: Callable[..., AlsaMic]
+) -> None:
+    """The first run needs no other service: the log gives the line to try, and it works."""
+    mic = alsa_mic_factory(model_dir / "samples" / "beckett.wav")
+    env = {
+        "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_MQTT__PORT": str(free_port()),
+        "HARKD_DEVICE_ID": "first",
+        **mic.env,
+    }
+    with Daemon(env=env, folder=tmp_path) as daemon:
+        daemon.wait_for_log("mosquitto_sub -p")
+        line = next(e["message"] for e in daemon.log if "mosquitto_sub" in e["message"])
+        command = shlex.split(line.partition(": ")[2].replace("#", "transcript/text"))
+        heard = subprocess.run(
+            [*command, "-C", "1", "-W", "20"], capture_output=True, text=True, check=False
+        )
+        assert plain(heard.stdout).startswith("harkd first transcript text ever tried")
+        assert daemon.stop() == 0
+
+
+def test_doctor_sees_a_machine_that_works_and_one_that_does_not(
+    env: dict[str, str], pulse: PulseServer, model_dir: Path
+) -> None:
+    """Exit code and one line each; a muted microphone and a wrong broker are told apart."""
+    player = pulse.play(model_dir / "samples" / "two_cities.wav")
+    good = harkd("doctor", "--json", env={**env, **pulse.env})
+    player.kill()
+    checks = {check["name"]: check for check in json.loads(good.stdout)}
+    assert good.returncode == 0, good.stdout
+    assert checks["microphone"]["status"] == "ok"
+    assert checks["model"]["status"] == "ok"
+    assert checks["broker"]["status"] == "ok"
+
+    bad = harkd("doctor", env={**env, **pulse.env, "HARKD_MQTT__PORT": str(free_port())})
+    assert bad.returncode == 1
+    assert "each sample is zero" in bad.stdout
+    assert "nothing listens at" in bad.stdout
