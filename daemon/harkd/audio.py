@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -42,7 +43,7 @@ class SourceOpened:
 
 @dataclass(frozen=True, slots=True)
 class SourceLost:
-    """A source stopped delivering, and is tried again unless it is `final`."""
+    """A source stopped delivering, and is tried again."""
 
     kind: str
     """One word: no_device, ambiguous, busy, permission, stalled, ended, …"""
@@ -63,6 +64,29 @@ class AudioBlock:
 
 
 SourceEvent = SourceOpened | SourceLost | AudioBlock
+
+
+class Waker:
+    """Wakes a thread that waits in `select`, from any thread and from a signal handler.
+
+    Its pipe is open for as long as the object lives, so that a late `wake` never writes to a
+    closed descriptor, nor to one that has since been given to somebody else.
+    """
+
+    def __init__(self) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+
+    def __del__(self) -> None:
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def fileno(self) -> int:
+        """For `select`: readable from the first `wake` on."""
+        return self._read_fd
+
+    def wake(self) -> None:
+        """Wake the thread, now and whenever it waits again."""
+        os.write(self._write_fd, b"x")
 
 
 class FrameSource(Protocol):
@@ -163,19 +187,30 @@ def open_sound_file(path: Path) -> Any:
     """Open wav, flac, ogg or mp3 for reading. Raises AudioFileError."""
     import soundfile
 
-    if path.is_dir():
-        raise AudioFileError(f"{path} is a folder", "name an audio file")
     try:
-        return soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        if not path.exists():
-            raise AudioFileError(f"{path} does not exist", "check the path") from error
-        if not os.access(path, os.R_OK):
-            raise AudioFileError(f"{path} may not be read", "check its permissions") from error
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise AudioFileError(f"{path} does not exist", "check the path") from error
+    except OSError as error:
         raise AudioFileError(
-            f"{path} is no audio file that can be read ({error.error_string})",
+            f"{path} cannot be reached ({error.strerror})", "check the path and its permissions"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise AudioFileError(f"{path} is a folder", "name an audio file")
+    if not os.access(path, os.R_OK):
+        raise AudioFileError(f"{path} may not be read", "check its permissions")
+    try:
+        sound = soundfile.SoundFile(path)
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
+        raise AudioFileError(
+            f"{path} is no audio file that can be read "
+            f"({getattr(error, 'error_string', 'it has no header')})",
             "use wav, flac, ogg or mp3",
         ) from error
+    if not sound.frames:
+        sound.close()
+        raise AudioFileError(f"{path} holds no audio", "check how it was recorded")
+    return sound
 
 
 def read_pieces(sound: Any, piece_s: float) -> Iterator[Int16]:
@@ -209,10 +244,11 @@ class FileSource:
     ) -> None:
         self._path = path
         self._sound = open_sound_file(path)
-        if channel != "mix" and int(channel) > self._sound.channels:
+        if channel != "mix" and int(channel) > (channels := self._sound.channels):
+            self._sound.close()
             raise AudioFileError(
-                f"audio.channel is {channel}, but {path} has {self._sound.channels}",
-                f"set audio.channel to 1…{self._sound.channels} or mix",
+                f"audio.channel is {channel}, but {path} has {channels}",
+                f"set audio.channel to 1…{channels} or mix",
             )
         self._channel = channel
         self._paced = paced
@@ -261,7 +297,7 @@ class StdinSource:
         self._rate_hz = rate_hz
         self._channels = channels
         self._channel = channel
-        self._wake_r, self._wake_w = os.pipe()
+        self._waker = Waker()
 
     def events(self) -> Iterator[SourceEvent]:
         """Yield until the pipe ends."""
@@ -269,25 +305,22 @@ class StdinSource:
         converter = MonoConverter(self._rate_hz, self._channels, self._channel)
         frame_bytes = 2 * self._channels
         pending = b""
-        try:
-            while True:
-                readable, _, _ = select.select([self._fd, self._wake_r], [], [])
-                if self._wake_r in readable:
-                    return
-                if not (data := os.read(self._fd, self._rate_hz * frame_bytes // 10)):
-                    break
-                pending += data
-                whole = len(pending) - len(pending) % frame_bytes
-                piece, pending = pending[:whole], pending[whole:]
-                length_s = whole / frame_bytes / self._rate_hz
-                mono, behind_s = converter.convert(piece)
-                yield AudioBlock(mono, time.monotonic_ns() - int((length_s + behind_s) * 1e9))
-            tail, behind_s = converter.convert(b"", last=True)
-            if len(tail):
-                yield AudioBlock(tail, time.monotonic_ns() - int(behind_s * 1e9))
-        finally:
-            os.close(self._wake_r)
+        while True:
+            readable, _, _ = select.select([self._fd, self._waker.fileno()], [], [])
+            if self._waker.fileno() in readable:
+                return
+            if not (data := os.read(self._fd, self._rate_hz * frame_bytes // 10)):
+                break
+            pending += data
+            whole = len(pending) - len(pending) % frame_bytes
+            piece, pending = pending[:whole], pending[whole:]
+            length_s = whole / frame_bytes / self._rate_hz
+            mono, behind_s = converter.convert(piece)
+            yield AudioBlock(mono, time.monotonic_ns() - int((length_s + behind_s) * 1e9))
+        tail, behind_s = converter.convert(b"", last=True)
+        if len(tail):
+            yield AudioBlock(tail, time.monotonic_ns() - int(behind_s * 1e9))
 
     def close(self) -> None:
         """Stop at once, also while the pipe is silent."""
-        os.write(self._wake_w, b"x")
+        self._waker.wake()

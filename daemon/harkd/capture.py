@@ -100,7 +100,7 @@ def pulse_sources() -> list[dict[str, Any]]:
                     "channels": source.sample_spec.channels,
                     "muted": bool(source.mute),
                     "volume": round(source.volume.value_flat, 3),
-                    "monitor": source.name.endswith(".monitor"),
+                    "monitor": is_monitor(source.name),
                     "default": source.name == default,
                 }
                 for source in pulse.source_list()
@@ -164,6 +164,8 @@ def device_named(
     if not matches:
         described = ((s, f"{s['name']} {s['description']}".lower()) for s in known)
         matches = [source for source, text in described if lowered in text]
+        # A headset's loudspeaker has a monitor with the same name in it.
+        matches = [s for s in matches if not is_monitor(s["name"])] or matches
         if len(matches) == 1:
             return pulse_device(devices), matches[0]
     if matches:
@@ -182,6 +184,11 @@ def device_named(
 def listed(named: Sequence[dict[str, Any]]) -> str:
     """Return names in quotation marks."""
     return ", ".join(f'"{each["name"]}"' for each in named)
+
+
+def is_monitor(name: str) -> bool:
+    """Tell whether a PulseAudio source is what a loudspeaker plays."""
+    return name.endswith(".monitor")
 
 
 def pulse_device(devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -368,8 +375,9 @@ def exit_with_parent() -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run one capture; the parent reads the records. Exit codes: 0 asked to stop, 75 ended."""
-    # Ctrl-C reaches the whole foreground group; the parent decides when to stop.
+    # Ctrl-C and `systemctl stop` reach this process, too; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     out = os.dup(1)
     os.dup2(2, 1)  # nothing that prints may get between the records
     threading.Thread(target=exit_with_parent, daemon=True, name="parent").start()

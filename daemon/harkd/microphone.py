@@ -22,7 +22,7 @@ from enum import Enum, auto
 from typing import Any
 
 from harkd import capture
-from harkd.audio import AudioBlock, MonoConverter, SourceEvent, SourceLost, SourceOpened
+from harkd.audio import AudioBlock, MonoConverter, SourceEvent, SourceLost, SourceOpened, Waker
 from harkd.settings import AudioSettings
 
 log = logging.getLogger(__name__)
@@ -147,13 +147,13 @@ class Microphone:
         *,
         command: list[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),  # noqa: S311 - no secret
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.0),  # noqa: S311 - no secret
     ) -> None:
         self._settings = settings
         self._command = command
         self._monotonic = monotonic
         self._jitter = jitter
-        self._wake_r, self._wake_w = os.pipe()
+        self._waker = Waker()
         self._closed = False
         self.starts = 0
         """How many capture processes were started."""
@@ -164,8 +164,14 @@ class Microphone:
         """Yield for ever, until `close()`."""
         backoff_s = BACKOFF_FIRST_S
         while not self._closed:
-            process = CaptureProcess(self._settings, self._command)
             self.starts += 1
+            try:
+                process = CaptureProcess(self._settings, self._command)
+            except OSError as error:  # no memory, no process or no file descriptor left
+                yield SourceLost("unknown", f"the capture process does not start ({error})")
+                self._wait(backoff_s * self._jitter())
+                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+                continue
             self.pid = process.pid
             lost: SourceLost | None = None
             try:
@@ -189,10 +195,10 @@ class Microphone:
     def close(self) -> None:
         """Make `events()` return; the capture process is killed."""
         self._closed = True
-        os.write(self._wake_w, b"x")
+        self._waker.wake()
 
     def _wait(self, seconds: float) -> None:
-        select.select([self._wake_r], [], [], seconds)
+        select.select([self._waker], [], [], seconds)
 
     def _run(self, process: CaptureProcess) -> Iterator[SourceEvent]:
         """Yield what one capture process delivers; the last event is its loss."""
@@ -217,7 +223,7 @@ class Microphone:
                     converter = self._converter(opened)
                     yield SourceOpened(opened["device"], opened["rate_hz"], opened["channels"])
                     deadline = self._monotonic() + FIRST_BLOCK_S
-                elif converter is not None:
+                elif kind == capture.KIND_AUDIO and converter is not None:
                     mono, behind_s = converter.convert(payload)
                     gap = bool(flags & capture.FLAG_OVERFLOW)
                     yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap)
@@ -227,14 +233,14 @@ class Microphone:
         """Wait for records, for `close()` or for the deadline; take stderr in between."""
         while True:
             now = self._monotonic()
-            fds = [process.out_fd, self._wake_r]
+            fds: list[int | Waker] = [process.out_fd, self._waker]
             wait_s = deadline - now
             if process.stderr_from <= now:
                 fds.append(process.err_fd)
             else:
                 wait_s = min(wait_s, process.stderr_from - now)
             ready, _, _ = select.select(fds, [], [], max(0.0, wait_s))
-            if self._wake_r in ready:
+            if self._waker in ready:
                 return Ready.WOKEN
             if process.err_fd in ready:
                 process.read_stderr(self._monotonic())

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from ulid import ULID
 
 from harkd.audio import RATE_HZ, AudioBlock, FrameSource, SampleClock, SourceLost, SourceOpened
-from harkd.errors import RecognitionError
+from harkd.errors import HarkdError, RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.segment import Backlog, History, Progress, Segment, Task
@@ -75,8 +75,8 @@ class Pipeline:
         self._clock = SampleClock()
         self._current: Segment | None = None
         self._capacity = int((settings.endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
-        partials = settings.recognizer.partials
-        self._backlog = Backlog(MOST_WAITING, self._interval if partials else None)
+        self._partials = settings.recognizer.partials
+        self._backlog = Backlog(MOST_WAITING, self._interval if self._partials else None)
         self._opened = SourceOpened("", 0, 0)
         self._state: tuple[State, str] | None = None
         self._failures = 0
@@ -107,38 +107,41 @@ class Pipeline:
         return True
 
     def _guard(self, run: Callable[[], None]) -> None:
+        name = threading.current_thread().name
         try:
             run()
+        except HarkdError as error:
+            log.error("%s", error)
+            self._fail(error)
         except Exception as error:
-            log.exception("the %s thread died", threading.current_thread().name)
-            self.failure = self.failure or error
-            self._source.close()
-            self._done.set()
+            log.exception("the %s thread died", name)
+            self._fail(error)
         finally:
             self._backlog.close()
+            if run == self._recognize:
+                self._done.set()
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        self._source.close()
 
     # ---------------------------------------------------------------- listening thread
 
     def _listen(self) -> None:
-        for event in self._source.events():
-            match event:
-                case AudioBlock():
-                    self._take(event)
-                case SourceOpened():
-                    self._opened = event
-                    self._clock.reset()
-                    self._set_state(State.LISTENING)
-                    log.info(
-                        "listening to %s at %d Hz, %d channel%s",
-                        event.device,
-                        event.rate_hz,
-                        event.channels,
-                        "" if event.channels == 1 else "s",
-                    )
-                case SourceLost():
-                    self._interrupt()
-                    self._report_lost(event)
-        self._interrupt()
+        try:
+            for event in self._source.events():
+                match event:
+                    case AudioBlock():
+                        self._take(event)
+                    case SourceOpened():
+                        self._report_opened(event)
+                    case SourceLost():
+                        self._interrupt()
+                        self._report_lost(event)
+        finally:
+            self._interrupt()
+            if self._state == (State.SPEECH, ""):
+                self._set_state(State.LISTENING)
 
     def _take(self, block: AudioBlock) -> None:
         if block.gap:
@@ -152,6 +155,7 @@ class Pipeline:
         with self._backlog.changed:
             if self._current and self._feed(self._current, self._segmenter.position):
                 self._backlog.changed.notify_all()
+        self._set_state(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
 
     def _interrupt(self) -> None:
         """The audio stops here: end what is being said."""
@@ -177,7 +181,6 @@ class Pipeline:
             self._backlog.changed.notify_all()
         if isinstance(event, SpeechEnded):
             self._current = None
-            self._set_state(State.LISTENING)
 
     def _begin(self, event: SpeechStarted) -> None:
         started_at = self._time_of(event.speech_start)
@@ -185,7 +188,6 @@ class Pipeline:
             str(ULID()), event.audio_start, event.speech_start, started_at, self._capacity
         )
         segment.worth = False
-        self._set_state(State.SPEECH)
         if self._backlog.offer(segment, wait=self._source.lossless):
             self._current = segment
             return
@@ -221,6 +223,19 @@ class Pipeline:
         ago_ns = time.monotonic_ns() - self._clock.at_ns(position)
         return datetime.now(UTC) - timedelta(microseconds=ago_ns // 1000)
 
+    def _report_opened(self, event: SourceOpened) -> None:
+        self._opened = event
+        self._clock.reset()
+        self._set_state(State.LISTENING)
+        many = "" if event.channels == 1 else "s"
+        log.info(
+            "listening to %s at %d Hz, %d channel%s",
+            event.device,
+            event.rate_hz,
+            event.channels,
+            many,
+        )
+
     def _report_lost(self, event: SourceLost) -> None:
         if self._state != (State.NO_MICROPHONE, event.reason):
             log.warning("%s", event.reason)
@@ -244,26 +259,39 @@ class Pipeline:
         progress = Progress()
         while work := self._backlog.next_task(progress):
             segment, task, limit = work
-            if worker is None:
-                worker = _Worker(segment, self._recognizer, self._sink)
-            begin_ns = time.monotonic_ns()
-            try:
-                if task is Task.FINISH:
-                    self._sink(self._verdict(worker, limit))
-                else:
-                    worker.update(limit)
-            except RecognitionError as error:
-                if self._failed(segment, error):
-                    raise
-                if task is Task.FINISH:
-                    self._sink(worker.rejected(RejectReason.FAILED))
+            worker = worker or _Worker(segment, self._recognizer, self._sink)
             if task is Task.FINISH:
+                self._sink(self._finished(worker, limit))
                 worker, progress = None, Progress()
                 continue
+            begin_ns = time.monotonic_ns()
+            self._update(worker, limit)
             cost = (time.monotonic_ns() - begin_ns) * RATE_HZ // 1_000_000_000
             progress.accepted = limit
             progress.next_at = limit + max(self._interval, COST_FACTOR * cost)
-        self._done.set()
+
+    def _update(self, worker: _Worker, limit: int) -> None:
+        """Recognize what has been said so far; a failure here is not yet one of the segment."""
+        if self._failures >= FAILURES_IN_A_ROW:
+            return
+        try:
+            worker.update(limit, tell=self._partials)
+        except RecognitionError as error:
+            log.warning("segment %s, so far: %s", worker.segment.id, error)
+
+    def _finished(self, worker: _Worker, limit: int) -> Final | Rejected:
+        """Return the segment's end, whatever happens."""
+        if self._failures >= FAILURES_IN_A_ROW:
+            return worker.rejected(RejectReason.FAILED)
+        try:
+            verdict = self._verdict(worker, limit)
+        except RecognitionError as error:
+            self._failures += 1
+            log.error("segment %s: %s", worker.segment.id, error)
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._fail(error)
+            return worker.rejected(RejectReason.FAILED)
+        return verdict
 
     def _verdict(self, worker: _Worker, limit: int) -> Final | Rejected:
         ended = worker.segment.ended
@@ -273,11 +301,6 @@ class Pipeline:
         self._failures = 0
         reason = rejection(hypothesis, self._min_confidence)
         return worker.rejected(reason) if reason else worker.final(hypothesis)
-
-    def _failed(self, segment: Segment, error: RecognitionError) -> bool:
-        self._failures += 1
-        log.error("segment %s: %s", segment.id, error)
-        return self._failures >= FAILURES_IN_A_ROW
 
 
 class _Worker:
@@ -291,17 +314,16 @@ class _Worker:
     ) -> None:
         self.segment = segment
         self._recognizer = recognizer
-        self._stream: Stream = recognizer.stream()
+        self._stream: Stream | None = None
         self._sink = sink
         self._accepted = 0
         self._rev = 0
         self._text = ""
 
-    def update(self, limit: int) -> None:
-        """Recognize up to sample `limit` and tell what is new."""
-        self._accept(limit)
-        hypothesis = self._stream.hypothesis()
-        if hypothesis.text not in ("", self._text) and not hypothesis.looped:
+    def update(self, limit: int, *, tell: bool) -> None:
+        """Recognize up to sample `limit` and, with `tell`, publish what is new."""
+        hypothesis = self._fed(limit).hypothesis()
+        if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
             self._rev += 1
             self._text = hypothesis.text
             self._sink(
@@ -319,8 +341,7 @@ class _Worker:
 
     def finish(self, limit: int) -> Hypothesis:
         """Return the segment's last hypothesis, over its audio up to sample `limit`."""
-        self._accept(limit)
-        return self._stream.finish()
+        return self._fed(limit).finish()
 
     def final(self, hypothesis: Hypothesis) -> Final:
         """Make the final."""
@@ -349,10 +370,12 @@ class _Worker:
         ended = self.segment.ended
         return (ended.speech_end - ended.speech_start) / RATE_HZ if ended else 0.0
 
-    def _accept(self, limit: int) -> None:
-        if limit < self._accepted:
-            # A cut lies before audio that a partial has seen: begin anew on what is left.
+    def _fed(self, limit: int) -> Stream:
+        """Return the stream after it has taken the audio up to sample `limit`."""
+        if self._stream is None or limit < self._accepted:
+            # Shorter than before: a cut lies before audio that a partial has seen.
             self._stream = self._recognizer.stream()
             self._accepted = 0
         self._stream.accept(self.segment.audio(self._accepted, limit))
         self._accepted = limit
+        return self._stream

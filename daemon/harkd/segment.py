@@ -170,7 +170,7 @@ class Backlog:
     def next_task(self, progress: Progress) -> tuple[Segment, Task, int] | None:
         """Wait for work on the oldest segment: it, the task, and up to which sample.
 
-        Returns None when the backlog is closed and empty.
+        Returns None when the backlog is closed and all that has ended is done.
         """
         with self.changed:
             while True:
@@ -182,8 +182,8 @@ class Backlog:
                         self.changed.notify_all()
                     if task:
                         return segment, task, segment.limit
-                elif self._closed:
-                    return None
+                if self._closed and not any(segment.ended for segment in self._segments):
+                    return None  # an open segment was given up: nobody is left to end it
                 self.changed.wait()
 
     def _due(self, segment: Segment, progress: Progress) -> Task | None:

@@ -282,6 +282,4 @@ class Segmenter:
             voiced_frames=len(voiced_after),
             voiced_run=run,
         )
-        self._history.clear()
-        self._history.extend(after)
         events.append(SpeechStarted(cut, voiced_after[0].start))

@@ -17,6 +17,6 @@ def rejection(hypothesis: Hypothesis, min_confidence: float) -> RejectReason | N
         return RejectReason.NO_SPEECH
     if hypothesis.looped:
         return RejectReason.REPETITION
-    if hypothesis.confidence < min_confidence:
+    if not hypothesis.confidence >= min_confidence:  # nor is NaN, of a model that overflowed
         return RejectReason.LOW_CONFIDENCE
     return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harkd.errors import ModelError
+from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.onnx import choose_threads
@@ -42,7 +42,13 @@ def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recog
     recognizer = family(folder, manifest, count)
     stream = recognizer.stream()
     stream.accept(np.zeros(16000, np.int16))
-    stream.finish()
+    try:
+        stream.finish()
+    except RecognitionError as error:
+        raise ModelDamagedError(
+            f"the files in {folder} load, but do not work together: {error.message}",
+            "`harkd models verify` checks them, `harkd models pull --force` fetches them anew",
+        ) from error
     log.info(
         "model %s loaded in %.2f s: %s, %d thread%s",
         manifest.name,

@@ -38,22 +38,26 @@ class Tokenizer:
     SPACE = "▁"
 
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelDamagedError(
+                f"{path} cannot be read ({error.strerror})",
+                "`harkd models verify` checks the model's files",
+            ) from error
         self._tokens: list[bytes] = []
         at = 0
         while at < len(data):
             length = data[at]
             at += 1
             if length >= 128:
-                if at >= len(data):
-                    break
-                length += 128 * (data[at] - 1)
+                length += 128 * ((data[at] if at < len(data) else 0) - 1)
                 at += 1
             self._tokens.append(data[at : at + length])
             at += length
         if at != len(data) or len(self._tokens) <= TOKEN_END:
             raise ModelDamagedError(
-                f"{path} is no tokenizer: its last token is cut off",
+                f"{path} is no tokenizer, or is cut off after {len(self._tokens)} tokens",
                 "`harkd models pull --force` fetches the model anew",
             )
 
@@ -112,7 +116,14 @@ class Moonshine:
 
     def _read_shapes(self, paths: dict[str, Path]) -> None:
         """Learn the inputs and outputs, which differ between the published sizes."""
-        self._encoder_masked = "attention_mask" in {i.name for i in self._encoder.get_inputs()}
+        encoder_inputs = {i.name for i in self._encoder.get_inputs()}
+        if "input_values" not in encoder_inputs:
+            raise ModelDamagedError(
+                f"{paths['encoder']} is no Moonshine encoder: its inputs are "
+                f"{', '.join(sorted(encoder_inputs)[:4])} …",
+                "check that model.yaml names the right files",
+            )
+        self._encoder_masked = "attention_mask" in encoder_inputs
         inputs = {i.name: i for i in self._decoder.get_inputs()}
         outputs = [o.name for o in self._decoder.get_outputs()]
         self._decoder_masked = "encoder_attention_mask" in inputs
@@ -222,6 +233,7 @@ class MoonshineStream:
             samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
         try:
             decoded = self._model.decode(self._model.encode(samples), len(samples))
+            text = self._model.tokenizer.text(decoded.tokens)
         except Exception as error:
             raise RecognitionError(
                 f"{self._model.name} failed on {len(samples) / RATE_HZ:.1f} s of audio "
@@ -229,8 +241,8 @@ class MoonshineStream:
                 "`harkd models verify` checks the model's files",
             ) from error
         return Hypothesis(
-            text=self._model.tokenizer.text(decoded.tokens),
-            confidence=float(np.exp(np.mean(decoded.log_probs))),
+            text=text,
+            confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
             tokens=tuple(decoded.tokens),
             looped=not decoded.ended and ends_in_loop(decoded.tokens),
         )

@@ -1,0 +1,690 @@
+"""Audio in, events out: exactly one Final or Rejected for each segment, whatever happens."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as example_settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fakes import (
+    NOTHING,
+    FakeRecognizer,
+    FakeStream,
+    ScriptedSource,
+    Step,
+    frames_of,
+    is_loud,
+    said,
+    silence,
+    speech,
+    split,
+)
+from harkd import pipeline as pipeline_module
+from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
+from harkd.errors import AudioFileError, RecognitionError
+from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
+from harkd.pipeline import MOST_WAITING, Pipeline
+from harkd.recognizer.protocol import Hypothesis
+from harkd.segment import Backlog, Progress, Segment, Task
+from harkd.segmenter import FRAME_SAMPLES, Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
+from harkd.settings import EndpointSettings, RecognizerSettings, Settings, VadSettings
+
+Int16 = NDArray[np.int16]
+FRAME = FRAME_SAMPLES
+FRAME_NS = 20_000_000
+T0_NS = 1_000_000_000_000
+"""Monotonic time of the first sample."""
+WALL_T0 = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+"""The same moment on the wall."""
+TIMEOUT_S = 10
+
+SETTINGS = Settings(
+    vad=VadSettings(pre_roll_ms=100, start_ms=60, min_speech_ms=120),
+    endpoint=EndpointSettings(pause_ms=100, silence_ms=200, max_utterance_s=4),
+    recognizer=RecognizerSettings(partial_interval_ms=500),
+)
+"""In frames: pre-roll 5, pause 5, end 10, first partial after 25 of speech, cut at 200."""
+PRE, PAUSE, END, INTERVAL = 5, 5, 10, 25
+
+QUIET, WORD = "." * 12, "#" * 20
+OPENED = SourceOpened("desk", 48000, 2)
+LOST = SourceLost("no_device", "the microphone is gone; plug it in")
+
+
+def with_recognizer(**changes: object) -> Settings:
+    section = replace(SETTINGS.recognizer, **changes)  # type: ignore[arg-type]
+    return replace(SETTINGS, recognizer=section)
+
+
+def blocks(audio: Int16, size: int = FRAME, start_ns: int = T0_NS) -> list[AudioBlock]:
+    """The audio in blocks, stamped as captured from `start_ns` on."""
+    return [
+        AudioBlock(audio[at : at + size], start_ns + at * 1_000_000_000 // RATE_HZ)
+        for at in range(0, len(audio), size)
+    ]
+
+
+def spoken(pattern: str, seed: int = 1, size: int = FRAME) -> list[AudioBlock]:
+    return blocks(frames_of(pattern, seed), size)
+
+
+class WatchedBacklog(Backlog):
+    """Lets a test wait until recognition has nothing left to do."""
+
+    asking: Progress | None = None
+
+    def next_task(self, progress: Progress) -> tuple[Segment, Task, int] | None:
+        with self.changed:
+            self.asking = progress
+            self.changed.notify_all()
+            work = super().next_task(progress)
+            self.asking = None
+            return work
+
+    def settle(self) -> None:
+        """Wait until the recognition thread waits, and rightly."""
+        with self.changed:
+            assert self.changed.wait_for(self._idle, TIMEOUT_S), "recognition did not settle"
+
+    def _idle(self) -> bool:
+        if self._closed:
+            return True
+        head = self._segments[0] if self._segments else None
+        return bool(self.asking and not (head and self._due(head, self.asking)))
+
+
+class Rig:
+    """A pipeline between fakes.
+
+    Args:
+        script: What the source does.
+        recognizer: A fake; by default one that tells how much it has heard.
+        settings: All settings.
+        lossless: Whether the source can wait.
+        lockstep: Let recognition come to rest after each of the source's events.
+        is_speech: Judges frames.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Step],
+        recognizer: FakeRecognizer | None = None,
+        *,
+        settings: Settings = SETTINGS,
+        lossless: bool = False,
+        lockstep: bool = True,
+        is_speech: Callable[[bytes], bool] | None = is_loud,
+    ) -> None:
+        self.recognizer = recognizer or FakeRecognizer()
+        self.source = ScriptedSource(script, lossless=lossless)
+        self.events: list[Event] = []
+        self.pipeline = Pipeline(self.source, self.recognizer, settings, self.events.append)
+        self.pipeline._segmenter = Segmenter(settings.vad, settings.endpoint, is_speech)
+        old = self.pipeline._backlog
+        self.backlog = self.pipeline._backlog = WatchedBacklog(old._most, old._interval)
+        if lockstep:
+            self.source.after_each = self.backlog.settle
+
+    def run(self) -> list[Event]:
+        """Run to the end."""
+        self.pipeline.start()
+        assert self.pipeline.wait(TIMEOUT_S), "the pipeline did not end"
+        assert not any(thread.is_alive() for thread in self.pipeline._threads)
+        return self.events
+
+    def of(self, *kinds: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kinds)]
+
+    @property
+    def partials(self) -> list[Partial]:
+        return [event for event in self.events if isinstance(event, Partial)]
+
+    @property
+    def finals(self) -> list[Final]:
+        return [event for event in self.events if isinstance(event, Final)]
+
+    @property
+    def reasons(self) -> list[RejectReason]:
+        return [event.reason for event in self.events if isinstance(event, Rejected)]
+
+    @property
+    def ends(self) -> list[Final | Rejected]:
+        return [event for event in self.events if isinstance(event, Final | Rejected)]
+
+    @property
+    def states(self) -> list[State]:
+        return [event.state for event in self.events if isinstance(event, StateChanged)]
+
+
+def segments_of(
+    audio: Int16, settings: Settings = SETTINGS
+) -> list[tuple[SpeechStarted, SpeechEnded]]:
+    one = Segmenter(settings.vad, settings.endpoint, is_loud)
+    events: list[SegmentEvent] = [*one.push(audio), *one.flush()]
+    begun = [event for event in events if isinstance(event, SpeechStarted)]
+    ended = [event for event in events if isinstance(event, SpeechEnded)]
+    return list(zip(begun, ended, strict=True))
+
+
+@pytest.fixture
+def frozen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The pipeline's clocks, which stand still at `ns` until a test moves them."""
+    clock = SimpleNamespace(ns=T0_NS)
+
+    class Datetime:
+        @staticmethod
+        def now(_zone: object) -> datetime:
+            return WALL_T0 + timedelta(microseconds=(clock.ns - T0_NS) // 1000)
+
+    times = SimpleNamespace(monotonic_ns=lambda: clock.ns, monotonic=lambda: clock.ns / 1e9)
+    monkeypatch.setattr(pipeline_module, "time", times)
+    monkeypatch.setattr(pipeline_module, "datetime", Datetime)
+    return clock
+
+
+# ------------------------------------------------------------------- the life of a segment
+
+
+def test_an_utterance_gives_states_partials_and_a_final_in_order() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 60 + QUIET)])
+    first, *rest = rig.run()
+    assert isinstance(first, StateChanged)
+    assert (first.state, first.audio_device, first.device_rate_hz) == (
+        State.LISTENING,
+        "desk",
+        48000,
+    )
+    assert rig.states == [State.LISTENING, State.SPEECH, State.LISTENING]
+    transcripts = [event for event in rest if not isinstance(event, StateChanged)]
+    assert [type(event) for event in transcripts] == [Partial, Partial, Partial, Final]
+    assert len({event.id for event in transcripts}) == 1
+    assert [event.rev for event in transcripts if not isinstance(event, Rejected)] == [1, 2, 3, 4]
+    final = rig.finals[0]
+    assert (final.language, final.model) == ("en", "fake")
+    assert final.text == f"{(PRE + 60 + PAUSE) * FRAME} samples"
+    assert final.confidence == 0.9
+
+
+def test_partials_come_every_interval_of_speech() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 110 + QUIET)])
+    rig.run()
+    (stream,) = rig.recognizer.streams
+    due = [(PRE + INTERVAL * n) * FRAME for n in (1, 2, 3, 4)]
+    assert stream.asked_at == [*due, (PRE + 110 + PAUSE) * FRAME]
+    assert [partial.text for partial in rig.partials[:4]] == [f"{at} samples" for at in due]
+    assert [partial.duration_s for partial in rig.partials[:4]] == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_recognizer_that_takes_long_is_asked_less_often(frozen: SimpleNamespace) -> None:
+    """The next update waits for twice what the last one took: 0.4 s give 0.8 s."""
+
+    def slowly(samples: int) -> Hypothesis:
+        frozen.ns += 400_000_000
+        return said(samples)
+
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 110 + QUIET)], FakeRecognizer(slowly))
+    rig.run()
+    (stream,) = rig.recognizer.streams
+    assert stream.asked_at[:3] == [(PRE + INTERVAL + 40 * n) * FRAME for n in (0, 1, 2)]
+
+
+def test_the_final_reuses_what_was_prepared_in_the_pause() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + WORD + QUIET)])
+    rig.run()
+    (stream,) = rig.recognizer.streams
+    assert stream.asked_at == [(PRE + 20 + PAUSE) * FRAME]
+    assert stream.new_in_finish == 0
+
+
+def test_each_pause_is_prepared_for_once_and_the_last_one_counts() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + WORD + "." * 8 + WORD + "." * 20)])
+    rig.run()
+    (stream,) = rig.recognizer.streams
+    assert stream.asked_at[0] == (PRE + 20 + PAUSE) * FRAME
+    assert stream.asked_at[-1] == (PRE + 20 + 8 + 20 + PAUSE) * FRAME
+    assert len(stream.asked_at) == len(set(stream.asked_at))
+    assert stream.new_in_finish == 0
+    assert len(rig.finals) == 1
+
+
+def test_the_same_text_is_not_told_twice() -> None:
+    rig = Rig(
+        [OPENED, *spoken(QUIET + "#" * 110 + QUIET)], FakeRecognizer(lambda _: Hypothesis("on", 1))
+    )
+    rig.run()
+    assert [(event.text, event.rev) for event in rig.partials] == [("on", 1)]
+    assert [(event.text, event.rev) for event in rig.finals] == [("on", 2)]
+
+
+def test_no_words_yet_is_no_partial() -> None:
+    def late(samples: int) -> Hypothesis:
+        return said(samples) if samples > 70 * FRAME else NOTHING
+
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 80 + QUIET)], FakeRecognizer(late))
+    rig.run()
+    assert rig.partials[0].text == f"{(PRE + 75) * FRAME} samples"
+    assert rig.partials[0].rev == 1
+
+
+def test_without_partials_there_is_none_but_the_final_is_prepared_all_the_same() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 80 + QUIET)], settings=with_recognizer(partials=False))
+    rig.run()
+    (stream,) = rig.recognizer.streams
+    assert stream.asked_at == [(PRE + 80 + PAUSE) * FRAME]
+    assert stream.new_in_finish == 0
+    assert len(rig.finals) == 1
+    assert rig.partials == []
+
+
+def test_speech_of_less_than_min_speech_ms_is_rejected_unheard() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#####" + QUIET)])
+    rig.run()
+    assert rig.reasons == [RejectReason.TOO_SHORT]
+    assert rig.partials == []
+    assert all(not stream.asked_at and not stream.finished for stream in rig.recognizer.streams)
+    rejected = rig.ends[0]
+    assert isinstance(rejected, Rejected)
+    assert rejected.duration_s == 0.1
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reason"),
+    [
+        (Hypothesis("go go go go", 0.9, looped=True), RejectReason.REPETITION),
+        (NOTHING, RejectReason.NO_SPEECH),
+        (Hypothesis("mumble", 0.2), RejectReason.LOW_CONFIDENCE),
+    ],
+)
+def test_a_hypothesis_that_is_no_text_is_rejected(
+    hypothesis: Hypothesis, reason: RejectReason
+) -> None:
+    rig = Rig(
+        [OPENED, *spoken(QUIET + "#" * 60 + QUIET)],
+        FakeRecognizer(lambda _: hypothesis),
+        settings=with_recognizer(min_confidence=0.5),
+    )
+    rig.run()
+    assert rig.reasons == [reason]
+    assert rig.finals == []
+
+
+def test_a_looped_hypothesis_is_never_a_partial() -> None:
+    def recovers(samples: int) -> Hypothesis:
+        return replace(said(samples), looped=samples < 60 * FRAME)
+
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 60 + QUIET)], FakeRecognizer(recovers))
+    rig.run()
+    assert [partial.text for partial in rig.partials] == [f"{70 * FRAME} samples"]
+    assert [final.rev for final in rig.finals] == [2]
+
+
+def test_speech_that_is_cut_goes_on_in_the_next_segment_without_a_gap() -> None:
+    """Also where a partial has already heard audio from beyond the cut."""
+    audio = frames_of(QUIET + "#" * 450 + QUIET)
+    marked = audio.reshape(-1, FRAME)
+    marked[170:173, 1:] = 0  # the quietest place is long before where the segment is cut
+    rig = Rig([OPENED, *blocks(audio)])
+    rig.run()
+    expected = segments_of(audio)
+    assert len(expected) >= 3
+    assert len(rig.finals) == len(expected)
+    heard = [stream for stream in rig.recognizer.streams if stream.finished]
+    for stream, (begun, ended) in zip(heard, expected, strict=True):
+        assert np.array_equal(stream.audio, audio[begun.audio_start : ended.audio_end])
+    assert len(rig.recognizer.streams) > len(heard), "no partial had seen beyond a cut"
+    for segment_id in {final.id for final in rig.finals}:
+        revs = [event.rev for event in rig.partials if event.id == segment_id]
+        revs += [event.rev for event in rig.finals if event.id == segment_id]
+        assert revs == list(range(1, len(revs) + 1))
+
+
+def test_with_webrtcvad_speech_is_found_where_it_is() -> None:
+    audio = np.concatenate([silence(500), speech(1200), silence(900), speech(800), silence(900)])
+    rig = Rig([OPENED, *blocks(audio, 480)], is_speech=None)
+    rig.run()
+    assert len(rig.finals) == 2
+    assert rig.finals[1].started_at - rig.finals[0].started_at == pytest.approx(
+        timedelta(seconds=2.1), abs=timedelta(seconds=0.04)
+    )
+
+
+# ------------------------------------------------------------------------------ the promise
+
+RUNS = st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=14)
+PATTERNS = RUNS.map(lambda runs: [voiced for voiced, count in runs for _ in range(count)])
+
+
+@given(
+    pattern=PATTERNS,
+    sizes=st.lists(st.integers(0, RATE_HZ), max_size=12),
+    lossless=st.booleans(),
+    texts=st.lists(st.sampled_from(["ok", "nothing", "loop", "error"]), min_size=1, max_size=6),
+)
+@example_settings(max_examples=80, deadline=None)
+def test_each_segment_ends_exactly_once_whatever_is_said(
+    pattern: list[bool], sizes: list[int], lossless: bool, texts: list[str]
+) -> None:
+    """Over any speech, any blocks, and a recognizer that now and then fails."""
+    turn = itertools.cycle([*texts, "ok"])  # never three failures in a row…
+
+    def script(samples: int) -> Hypothesis:
+        match next(turn) if texts.count("error") < 2 else "ok":  # …nor two next to each other
+            case "nothing":
+                return NOTHING
+            case "loop":
+                return replace(said(samples), looped=True)
+            case "error":
+                raise RecognitionError("it failed")
+        return said(samples)
+
+    audio = frames_of(pattern)
+    given_blocks = [
+        AudioBlock(piece, T0_NS + at * 62_500) for piece, at in _with_positions(split(audio, sizes))
+    ]
+    rig = Rig([OPENED, *given_blocks], FakeRecognizer(script), lossless=lossless, lockstep=False)
+    rig.run()
+    assert rig.pipeline.failure is None
+    expected = segments_of(audio)
+    assert len(rig.ends) == len(expected)
+    assert [state for state, _ in itertools.groupby(rig.states)] == rig.states, "a state told twice"
+    assert rig.states[-1] is State.LISTENING
+    assert_each_id_ends_once(rig.events)
+    if lossless:
+        assert RejectReason.OVERLOADED not in rig.reasons
+        heard = [stream.audio for stream in rig.recognizer.streams if stream.finished]
+        worth = [(b, e) for b, e in expected if e.voiced_ms >= SETTINGS.vad.min_speech_ms]
+        assert len(heard) == len(worth)
+        for took, (begun, end) in zip(heard, worth, strict=True):
+            assert np.array_equal(took, audio[begun.audio_start : end.audio_end])
+
+
+def assert_each_id_ends_once(events: Sequence[Event]) -> None:
+    ended: set[str] = set()
+    revs: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, StateChanged):
+            continue
+        assert event.id not in ended, "an event of a segment after its end"
+        if isinstance(event, Final | Rejected):
+            ended.add(event.id)
+        if isinstance(event, Final | Partial):
+            assert event.rev == revs.get(event.id, 0) + 1
+            revs[event.id] = event.rev
+    assert set(revs) <= ended, "a partial of a segment that never ended"
+
+
+def _with_positions(pieces: Sequence[Int16]) -> list[tuple[Int16, int]]:
+    starts = itertools.accumulate((len(piece) for piece in pieces), initial=0)
+    return list(zip(pieces, starts, strict=False))
+
+
+# ------------------------------------------------------------------------------------ time
+
+
+def test_times_come_from_the_blocks_stamps_and_not_from_when_code_ran(
+    frozen: SimpleNamespace,
+) -> None:
+    """Here everything runs a minute after it was said."""
+    frozen.ns += 60_000_000_000
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 30 + QUIET)])
+    rig.run()
+    (final,) = rig.finals
+    assert final.started_at == WALL_T0 + timedelta(milliseconds=12 * 20)
+    assert final.ended_at == WALL_T0 + timedelta(milliseconds=42 * 20)
+    assert final.duration_s == 0.6
+    assert final.speech_end_ns == T0_NS + 42 * FRAME_NS
+    assert final.endpoint_ns == frozen.ns
+    assert {partial.started_at for partial in rig.partials} == {final.started_at}
+
+
+@pytest.mark.usefixtures("frozen")
+def test_a_block_that_was_stamped_late_moves_nothing() -> None:
+    late = [
+        replace(block, captured_ns=block.captured_ns + (number % 7) * 15_000_000)
+        for number, block in enumerate(spoken(QUIET + "#" * 30 + QUIET))
+    ]
+    rig = Rig([OPENED, *late])
+    rig.run()
+    assert rig.finals[0].started_at == WALL_T0 + timedelta(milliseconds=12 * 20)
+    assert rig.finals[0].speech_end_ns == T0_NS + 42 * FRAME_NS
+
+
+@pytest.mark.usefixtures("frozen")
+def test_after_lost_samples_the_times_follow_the_new_stamps() -> None:
+    first = frames_of(QUIET + WORD + QUIET)
+    later_ns = T0_NS + 5_000_000_000
+    second = blocks(frames_of(WORD + QUIET), start_ns=later_ns)
+    second[0] = replace(second[0], gap=True)
+    rig = Rig([OPENED, *blocks(first), *second])
+    rig.run()
+    assert rig.finals[0].speech_end_ns == T0_NS + 32 * FRAME_NS
+    assert rig.finals[1].speech_end_ns == later_ns + 20 * FRAME_NS
+    assert rig.finals[1].started_at == WALL_T0 + timedelta(seconds=5)
+
+
+# ------------------------------------------------------------------- a recognizer too slow
+
+
+def test_a_slow_recognizer_thins_out_partials_and_loses_no_final() -> None:
+    """Five utterances are spoken while it is still at the first."""
+    gate = threading.Event()
+    recognizer = FakeRecognizer(gate=gate)
+    audio = frames_of(QUIET + ("#" * 60 + QUIET) * 5)
+    rig = Rig(
+        [OPENED, *blocks(audio), gate.set],
+        recognizer,
+        lockstep=False,
+    )
+    rig.run()
+    expected = segments_of(audio)
+    assert [final.text for final in rig.finals] == [
+        f"{ended.audio_end - begun.audio_start} samples" for begun, ended in expected
+    ]
+    assert [final.started_at for final in rig.finals] == sorted(
+        final.started_at for final in rig.finals
+    )
+    assert len(rig.partials) <= 1, "old news was told"
+
+
+def overload(count: int) -> list[AudioBlock]:
+    return spoken(QUIET + (WORD + QUIET) * count)
+
+
+def test_an_overloaded_pipeline_rejects_and_never_holds_up_the_microphone() -> None:
+    """The gate opens when the last block has been taken: a listener that waits never gets there."""
+    gate = threading.Event()
+    recognizer = FakeRecognizer(gate=gate)
+    said_first, rest = overload(1), overload(MOST_WAITING + 4)[len(overload(1)) :]
+
+    def wait_for_the_first() -> None:
+        assert recognizer.waiting.wait(TIMEOUT_S)
+
+    rig = Rig(
+        [OPENED, *said_first, wait_for_the_first, *rest, gate.set], recognizer, lockstep=False
+    )
+    rig.run()
+    assert rig.pipeline.failure is None
+    rejected = rig.reasons
+    assert set(rejected) == {RejectReason.OVERLOADED}
+    assert len(rejected) in (3, 4)  # with the one that is recognized, 17 or 16 find room
+    assert len(rig.finals) == MOST_WAITING + 4 - len(rejected)
+    assert len({event.id for event in rig.ends}) == MOST_WAITING + 4
+    newest = max(final.started_at for final in rig.finals)
+    assert all(event.started_at > newest for event in rig.ends if isinstance(event, Rejected))
+
+
+def test_after_an_overload_the_state_is_listening_again() -> None:
+    gate = threading.Event()
+    recognizer = FakeRecognizer(gate=gate)
+    rig = Rig([OPENED, *overload(MOST_WAITING + 4), gate.set], recognizer, lockstep=False)
+    rig.run()
+    assert RejectReason.OVERLOADED in rig.reasons
+    assert rig.states[-1] is State.LISTENING
+
+
+def test_a_source_that_can_wait_is_made_to_and_nothing_is_rejected() -> None:
+    gate = threading.Event()
+    recognizer = FakeRecognizer(gate=gate)
+    taken_all = threading.Event()
+    count = MOST_WAITING + 4
+    rig = Rig([OPENED, *overload(count), taken_all.set], recognizer, lossless=True, lockstep=False)
+    rig.pipeline.start()
+    changed = rig.backlog.changed
+    with changed:
+        assert changed.wait_for(lambda: len(rig.backlog) == MOST_WAITING, TIMEOUT_S)
+    assert not taken_all.wait(0.05), "it did not wait"
+    gate.set()
+    assert rig.pipeline.wait(TIMEOUT_S)
+    assert len(rig.finals) == count
+    assert rig.reasons == []
+
+
+# ------------------------------------------------------------------- a recognizer that fails
+
+
+def failing(*utterances: int) -> FakeRecognizer:
+    """Fails on these utterances, from 0, whenever it is asked."""
+    recognizer = FakeRecognizer()
+
+    def answer(stream: FakeStream) -> Hypothesis:
+        if recognizer.streams.index(stream) in utterances:
+            raise RecognitionError("it failed", "check the model")
+        return said(stream.samples)
+
+    recognizer.answer = answer  # type: ignore[method-assign]
+    return recognizer
+
+
+def utterances(count: int, frames: int = 20) -> list[Step]:
+    return [OPENED, *spoken(QUIET + ("#" * frames + QUIET) * count)]
+
+
+def test_a_failed_utterance_is_rejected_and_the_next_one_recognized() -> None:
+    rig = Rig(utterances(5), failing(1, 3))
+    rig.run()
+    assert [type(event) for event in rig.ends] == [Final, Rejected, Final, Rejected, Final]
+    assert rig.reasons == [RejectReason.FAILED] * 2
+    assert rig.pipeline.failure is None
+
+
+def test_a_failed_partial_does_not_spoil_the_final() -> None:
+    def first_fails(samples: int) -> Hypothesis:
+        if samples == (PRE + INTERVAL) * FRAME:
+            raise RecognitionError("it failed")
+        return said(samples)
+
+    rig = Rig(utterances(1, 60), FakeRecognizer(first_fails))
+    rig.run()
+    assert [final.text for final in rig.finals] == [f"{(PRE + 60 + PAUSE) * FRAME} samples"]
+    assert rig.reasons == []
+
+
+def test_one_utterance_that_fails_at_each_partial_is_still_one_failure() -> None:
+    """Two seconds of odd audio do not end the daemon."""
+    rig = Rig(utterances(3, 150), failing(1))
+    rig.run()
+    assert [type(event) for event in rig.ends] == [Final, Rejected, Final]
+    assert rig.pipeline.failure is None
+
+
+def test_failures_with_a_success_between_them_do_not_add_up() -> None:
+    rig = Rig(utterances(8), failing(0, 1, 3, 4, 6, 7))
+    rig.run()
+    assert rig.reasons == [RejectReason.FAILED] * 6
+    assert len(rig.finals) == 2
+    assert rig.pipeline.failure is None
+
+
+def test_three_failed_utterances_in_a_row_end_the_pipeline_with_the_reason() -> None:
+    rig = Rig(utterances(6), failing(*range(6)))
+    rig.run()
+    assert isinstance(rig.pipeline.failure, RecognitionError)
+    assert rig.finals == []
+    assert rig.source._closed.is_set(), "the microphone is left open"
+
+
+def test_the_third_failed_utterance_too_has_its_rejection() -> None:
+    rig = Rig(utterances(3), failing(0, 1, 2))
+    rig.run()
+    assert rig.reasons == [RejectReason.FAILED] * 3
+
+
+# -------------------------------------------------------------------- a source that goes away
+
+
+def test_what_was_said_before_the_microphone_was_lost_is_recognized() -> None:
+    audio = frames_of(QUIET + WORD)
+    again = blocks(frames_of(QUIET + WORD + QUIET, seed=2), start_ns=T0_NS + 10**10)
+    rig = Rig([OPENED, *blocks(audio), LOST, LOST, OPENED, *again])
+    rig.run()
+    first, second = rig.finals
+    assert first.text == f"{(PRE + 20) * FRAME} samples"
+    assert np.array_equal(rig.recognizer.streams[0].audio, audio[(12 - PRE) * FRAME :])
+    assert second.text == f"{(PRE + 20 + PAUSE) * FRAME} samples"
+    assert second.speech_end_ns == T0_NS + 10**10 + 32 * FRAME_NS
+    lost = [event for event in rig.of(StateChanged) if isinstance(event, StateChanged)]
+    (told,) = [event for event in lost if event.state is State.NO_MICROPHONE]
+    assert told.reason == LOST.reason
+    assert (told.audio_device, told.device_rate_hz) == ("", 0)
+    after = rig.states[rig.states.index(State.NO_MICROPHONE) :]
+    assert after == [State.NO_MICROPHONE, State.LISTENING, State.SPEECH, State.LISTENING]
+
+
+def test_a_microphone_that_is_missing_from_the_start_is_told_once_per_reason() -> None:
+    other = SourceLost("busy", "something else")
+    rig = Rig([LOST, LOST, other, other, LOST])
+    rig.run()
+    told = [event.reason for event in rig.events if isinstance(event, StateChanged)]
+    assert told == [LOST.reason, other.reason, LOST.reason]
+    assert set(rig.states) == {State.NO_MICROPHONE}
+
+
+def test_stop_in_the_middle_of_an_utterance_still_gives_its_final() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + WORD)])
+    rig.source.then(rig.pipeline.stop, AssertionError("the source was read on"))
+    rig.run()
+    assert [final.text for final in rig.finals] == [f"{(PRE + 20) * FRAME} samples"]
+    assert rig.pipeline.failure is None
+
+
+def test_a_source_that_ends_in_silence_ends_the_pipeline() -> None:
+    rig = Rig([OPENED, *spoken(QUIET)])
+    rig.run()
+    assert rig.states == [State.LISTENING]
+    assert rig.ends == []
+
+
+def test_wait_says_whether_all_is_done() -> None:
+    release = threading.Event()
+    rig = Rig([OPENED, lambda: release.wait(TIMEOUT_S)])
+    rig.pipeline.start()
+    assert not rig.pipeline.wait(0.01)
+    release.set()
+    assert rig.pipeline.wait(TIMEOUT_S)
+
+
+def test_a_source_that_fails_is_the_pipelines_failure() -> None:
+    error = AudioFileError("the file is damaged after 1.0 s", "convert it anew")
+    rig = Rig([OPENED, *spoken(QUIET + WORD + QUIET), error])
+    rig.run()
+    assert rig.pipeline.failure is error
+    assert len(rig.finals) == 1
+
+
+def test_what_was_said_before_a_source_failed_is_recognized() -> None:
+    """A file that is damaged in the middle of a sentence."""
+    error = AudioFileError("the file is damaged after 1.0 s", "convert it anew")
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 60), error])
+    rig.run()
+    assert rig.pipeline.failure is error
+    assert len(rig.ends) == 1

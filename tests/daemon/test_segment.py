@@ -1,0 +1,254 @@
+"""Segments wait for recognition in a bounded backlog that says what is due next."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from harkd.segment import Backlog, History, Progress, Segment, Task
+from harkd.segmenter import Cause, SpeechEnded
+
+Int16 = NDArray[np.int16]
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def count(start: int, end: int) -> Int16:
+    """Samples that are their own positions."""
+    return np.arange(start, end).astype(np.int16)
+
+
+# ------------------------------------------------------------------------------- History
+
+
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=30),
+    keep=st.integers(1, 100),
+    data=st.data(),
+)
+def test_history_gives_any_range_that_it_still_keeps(
+    sizes: list[int], keep: int, data: st.DataObject
+) -> None:
+    """It keeps `keep_samples` besides the latest piece, so pieces may have any length."""
+    history = History(keep)
+    for size in sizes:
+        history.append(count(history.end, history.end + size))
+    total = sum(sizes)
+    assert history.end == total
+    oldest = max(0, total - sizes[-1] - keep)
+    start = data.draw(st.integers(oldest, total))
+    end = data.draw(st.integers(start, total))
+    assert history.between(start, end).tolist() == list(range(start, end))
+
+
+def test_history_forgets_what_is_older_than_it_must_keep() -> None:
+    history = History(100)
+    for at in range(0, 1000, 10):
+        history.append(count(at, at + 10))
+    with pytest.raises(IndexError, match="audio before sample"):
+        history.between(800, 900)
+    assert history.between(890, 900).tolist() == list(range(890, 900))
+
+
+def test_a_piece_longer_than_the_history_does_not_drive_out_what_came_before() -> None:
+    history = History(100)
+    history.append(count(0, 100))
+    history.append(count(100, 5000))
+    assert history.between(20, 120).tolist() == list(range(20, 120))
+
+
+# ------------------------------------------------------------------------------- Segment
+
+
+def segment(name: str = "A", *, lead: int = 100, limit: int = 0) -> Segment:
+    one = Segment(name, audio_start=1000, speech_start=1000 + lead, started_at=NOW, capacity=10_000)
+    one.limit = limit
+    return one
+
+
+def ended(one: Segment) -> Segment:
+    one.ended = SpeechEnded(1100, 1500, 1600, 25, Cause.SILENCE)
+    return one
+
+
+def test_a_segment_holds_its_audio_from_its_start_on() -> None:
+    one = segment()
+    assert one.end_position == 1000
+    assert one.lead_samples == 100
+    one.extend(count(0, 30))
+    one.extend(count(30, 30))
+    one.extend(count(30, 75))
+    assert one.end_position == 1075
+    assert one.audio(0, 75).tolist() == list(range(75))
+    assert one.audio(20, 40).tolist() == list(range(20, 40))
+    assert one.audio(75, 75).shape == (0,)
+
+
+def test_a_segment_refuses_more_than_its_capacity() -> None:
+    one = Segment("A", 0, 0, NOW, capacity=10)
+    with pytest.raises(ValueError):
+        one.extend(count(0, 11))
+
+
+# ------------------------------------------------------------------------------- Backlog
+
+INTERVAL = 500
+
+
+def backlog(*segments: Segment, most: int = 4, interval: int | None = INTERVAL) -> Backlog:
+    """With these segments, and closed: `next_task` returns None instead of waiting."""
+    one = Backlog(most, interval)
+    for each in segments:
+        assert one.offer(each, wait=False)
+    one.close()
+    return one
+
+
+def task_of(one: Backlog, progress: Progress | None = None) -> Task | None:
+    work = one.next_task(progress or Progress())
+    return work[1] if work else None
+
+
+def test_a_full_backlog_refuses_at_once() -> None:
+    one = Backlog(2, INTERVAL)
+    assert one.offer(segment("A"), wait=False)
+    assert one.offer(segment("B"), wait=False)
+    assert not one.offer(segment("C"), wait=False)
+    assert len(one) == 2
+
+
+def in_a_thread(run: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(run()), daemon=True)
+    thread.start()
+    return thread, results
+
+
+def test_a_full_backlog_makes_those_wait_who_can() -> None:
+    one = Backlog(1, INTERVAL)
+    one.offer(ended(segment("A")), wait=True)
+    thread, accepted = in_a_thread(lambda: one.offer(segment("B"), wait=True))
+    thread.join(0.02)
+    assert thread.is_alive(), "it did not wait"
+    work = one.next_task(Progress())
+    assert work
+    assert work[0].id == "A"
+    thread.join(5)
+    assert accepted == [True]
+    assert len(one) == 1
+
+
+def test_closing_frees_those_who_wait_for_room() -> None:
+    one = Backlog(1, INTERVAL)
+    one.offer(segment("A"), wait=True)
+    thread, accepted = in_a_thread(lambda: one.offer(segment("B"), wait=True))
+    one.close()
+    thread.join(5)
+    assert accepted == [False]
+
+
+def test_segments_are_finished_oldest_first_and_then_gone() -> None:
+    one = backlog(*(ended(segment(name, limit=600)) for name in "ABC"))
+    works = [one.next_task(Progress()) for _ in range(4)]
+    assert [(work[0].id, *work[1:]) for work in works if work] == [
+        (name, Task.FINISH, 600) for name in "ABC"
+    ]
+    assert works[3] is None
+    assert len(one) == 0
+
+
+def test_a_later_segment_waits_for_the_one_that_is_being_spoken() -> None:
+    one = backlog(segment("A", limit=50), ended(segment("B")))
+    thread, works = in_a_thread(lambda: one.next_task(Progress()))
+    thread.join(0.02)
+    assert works == []
+    with one.changed:
+        ended(one._segments[0])
+        one.changed.notify_all()
+    thread.join(5)
+    assert len(works) == 1
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_finish_comes_before_all_else(paused: bool) -> None:
+    one = ended(segment(limit=5000))
+    one.paused = paused
+    assert task_of(backlog(one)) is Task.FINISH
+
+
+@pytest.mark.parametrize(
+    ("limit", "next_at", "task"),
+    [
+        (599, 0, None),  # the pre-roll of 100 is no speech
+        (600, 0, Task.UPDATE),
+        (600, 601, None),
+        (601, 601, Task.UPDATE),
+    ],
+)
+def test_an_update_is_due_after_an_interval_of_speech_and_not_before_next_at(
+    limit: int, next_at: int, task: Task | None
+) -> None:
+    assert task_of(backlog(segment(limit=limit)), Progress(next_at=next_at)) is task
+
+
+def test_without_an_interval_there_are_no_updates() -> None:
+    one = segment(limit=9000)
+    assert task_of(backlog(one, interval=None)) is None
+    one.paused = True
+    assert task_of(backlog(one, interval=None)) is Task.PREPARE, "the final comes as soon as ever"
+
+
+def test_a_pause_is_prepared_for_once() -> None:
+    one = segment(limit=300)
+    one.paused = True
+    assert task_of(backlog(one), Progress(accepted=299, next_at=9999)) is Task.PREPARE
+    assert task_of(backlog(one), Progress(accepted=300)) is None
+
+
+def test_a_pause_is_not_prepared_for_if_an_update_has_seen_it_all() -> None:
+    one = segment(limit=2000)
+    one.paused = True
+    assert task_of(backlog(one), Progress(accepted=2000)) is None
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_what_may_still_be_a_click_is_not_recognized_before_its_end(paused: bool) -> None:
+    one = segment(limit=5000)
+    one.paused, one.worth = paused, False
+    assert task_of(backlog(one)) is None
+    assert task_of(backlog(ended(one))) is Task.FINISH
+
+
+def test_a_closed_and_empty_backlog_has_no_more_tasks() -> None:
+    assert backlog().next_task(Progress()) is None
+
+
+def test_a_closed_backlog_gives_up_a_segment_that_nobody_is_left_to_end() -> None:
+    """Else the recognition thread would wait for ever for a listening thread that has died."""
+    assert backlog(segment(limit=50)).next_task(Progress()) is None
+
+
+def test_next_task_wakes_when_a_segment_changes() -> None:
+    one = Backlog(2, INTERVAL)
+    growing = segment()
+    one.offer(growing, wait=False)
+    thread, works = in_a_thread(lambda: one.next_task(Progress()))
+    with one.changed:
+        growing.limit = 700
+        one.changed.notify_all()
+    thread.join(5)
+    assert works == [(growing, Task.UPDATE, 700)]
+
+
+def test_next_task_wakes_when_the_backlog_is_closed() -> None:
+    one = Backlog(2, INTERVAL)
+    thread, works = in_a_thread(lambda: one.next_task(Progress()))
+    one.close()
+    thread.join(5)
+    assert works == [None]
