@@ -132,6 +132,9 @@ class FakeRecognizer:
         self.streams.append(FakeStream(self))
         return self.streams[-1]
 
+    def rest(self) -> None:
+        """Nothing to give back."""
+
     def answer(self, stream: FakeStream) -> Hypothesis:
         """What the script says of a stream."""
         self.waiting.set()

@@ -263,6 +263,8 @@ class Pipeline:
             if task is Task.FINISH:
                 self._sink(self._finished(worker, limit))
                 worker, progress = None, Progress()
+                if not len(self._backlog):
+                    self._recognizer.rest()
                 continue
             begin_ns = time.monotonic_ns()
             self._update(worker, limit)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest
-from harkd.recognizer.onnx import first_line, open_session, provider_of
+from harkd.recognizer.onnx import first_line, give_back_memory, open_session, provider_of
 from harkd.recognizer.protocol import Hypothesis
 
 RATE_HZ = 16000
@@ -113,6 +113,10 @@ class Moonshine:
     def stream(self) -> MoonshineStream:
         """Begin a segment."""
         return MoonshineStream(self)
+
+    def rest(self) -> None:
+        """Give back what the passes over a growing segment have left behind."""
+        give_back_memory()
 
     def _read_shapes(self, paths: dict[str, Path]) -> None:
         """Learn the inputs and outputs, which differ between the published sizes."""

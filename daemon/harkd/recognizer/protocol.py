@@ -70,3 +70,6 @@ class Recognizer(Protocol):
 
     def stream(self) -> Stream:
         """Begin a segment."""
+
+    def rest(self) -> None:
+        """Give back memory: a segment is done, and no other waits."""
