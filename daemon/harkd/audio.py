@@ -118,7 +118,7 @@ class MonoConverter:
         self._stream = (
             None
             if rate_hz == RATE_HZ
-            else soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="int16", quality="HQ")
+            else soxr.ResampleStream(rate_hz, RATE_HZ, 1, dtype="float32", quality="HQ")
         )
         self._taken = 0
         self._given = 0
@@ -144,7 +144,9 @@ class MonoConverter:
         if self._stream is None:
             return frames, 0.0
         behind_s = self._taken / self.rate_hz - self._given / RATE_HZ
-        mono: Int16 = self._stream.resample_chunk(frames, last=last)
+        # In float32: soxr dithers int16, and a muted microphone's zeros would not stay zeros.
+        smooth = self._stream.resample_chunk(frames.astype(np.float32), last=last)
+        mono: Int16 = np.rint(smooth).clip(-32768, 32767).astype(np.int16)
         self._taken += len(frames)
         self._given += len(mono)
         return mono, behind_s
