@@ -78,7 +78,8 @@ class EmbeddedBroker:
     async def _serve(self) -> None:
         from amqtt.broker import Broker
 
-        for name in ("amqtt", "transitions"):
+        # What a client does wrong is told with tracebacks, asyncio's own at shutdown.
+        for name in ("amqtt", "transitions", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         config: dict[str, Any] = {
             "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{self._port}"}},

@@ -38,6 +38,8 @@ FALLBACK_RATES_HZ = (48000, 44100, 32000, 96000, 8000)
 MAX_REAL_CHANNELS = 16
 """Sound servers offer 32 or more channels for any source; above this a count says nothing."""
 QUEUE_BLOCKS = 400
+PULSE_S = 3.0
+"""How long a sound server may take to list its sources."""
 
 PA_INVALID_RATE, PA_INVALID_CHANNELS, PA_UNAVAILABLE, PA_HOST_ERROR = -9997, -9998, -9985, -9999
 ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV = -13, -16, -19
@@ -83,14 +85,28 @@ def input_devices(sd: Any) -> list[dict[str, Any]]:
 
 
 def pulse_sources() -> list[dict[str, Any]]:
-    """PulseAudio's (or pipewire-pulse's) sources; empty where no server answers."""
+    """PulseAudio's (or pipewire-pulse's) sources; empty where no server answers in time.
+
+    In a thread of its own, which a server that hangs keeps for ever. pulsectl has a timeout for
+    connecting, but its loop then always takes that long (24.12, `_pulse_poll`: entering
+    `_pulse_loop` resets `_loop_stop`), and none for the questions after it.
+    """
+    found: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: found.extend(ask_pulse()), daemon=True)
+    thread.start()
+    thread.join(PULSE_S)
+    return found.copy()
+
+
+def ask_pulse() -> list[dict[str, Any]]:
+    """Ask the sound server for its sources; may hang with it."""
     try:
         import pulsectl
     except (ImportError, OSError):  # no libpulse on this machine
         return []
     try:
         with pulsectl.Pulse("harkd", connect=False) as pulse:
-            pulse.connect(autospawn=False, timeout=3)
+            pulse.connect(autospawn=False)
             default = pulse.server_info().default_source_name
             return [
                 {
@@ -211,7 +227,10 @@ def formats_to_try(
     most = source["channels"] if source else device["max_channels"]
     real = most <= MAX_REAL_CHANNELS
     if channel == "mix":
-        counts = [1, most if real else 2]
+        # A sound server mixes to mono by itself. PortAudio, asked for fewer channels than a bare
+        # device has, hands on the first ones instead: with a microphone on the right, silence.
+        mono_is_mixed = source is not None or not real
+        counts = [1, most if real else 2] if mono_is_mixed else [most, 1]
     else:
         number = int(channel)
         if number > most:

@@ -6,6 +6,7 @@ microphone, run the model, log in to the broker). Runs on the main thread.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import platform
@@ -13,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,11 +27,13 @@ from harkd.broker import LOOPBACK, is_taken
 from harkd.devices import Level, listen
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
-from harkd.mqtt_connection import Connection, Inbox, ProtocolRefusedError
-from harkd.settings import Settings
+from harkd.model_store import ModelStore
+from harkd.mqtt_connection import Connection, Inbox, NoAnswerError, ProtocolRefusedError
+from harkd.settings import Settings, models_dir
 
 LISTEN_S = 2.0
 QUIET_DB = -60.0
+TIMEDATECTL_S = 3.0
 EARLIEST_YEAR = 2025
 """A clock before this was never set: a Pi without network has none that survives power-off."""
 
@@ -92,10 +95,10 @@ def check_system(_settings: Settings) -> Iterator[Check]:
         yield Check("system", Status.OK, f"{what} {' '.join(known)}".rstrip())
 
 
-def cpu_flags() -> set[str]:
-    """Return the CPU's feature flags as the kernel names them."""
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return the CPU's feature flags as the kernel names them; empty where it tells none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return set()
     for line in lines:
@@ -115,15 +118,7 @@ def check_clock(_settings: Settings) -> Iterator[Check]:
             "connect to the network, or set it: sudo date -s '…'",
         )
         return
-    synced = ""
-    if shutil.which("timedatectl"):
-        done = subprocess.run(
-            ["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        synced = done.stdout.strip()
+    synced = ask_timedatectl()
     if synced == "no":
         yield Check(
             "clock",
@@ -134,6 +129,23 @@ def check_clock(_settings: Settings) -> Iterator[Check]:
     else:
         note = "synchronized" if synced == "yes" else "whether it is synchronized is not known"
         yield Check("clock", Status.OK, f"{time.strftime('%Y-%m-%d %H:%M')}, {note}")
+
+
+def ask_timedatectl() -> str:
+    """Return ``yes``, ``no``, or nothing where systemd does not tell."""
+    if not shutil.which("timedatectl"):
+        return ""
+    try:
+        done = subprocess.run(
+            ["timedatectl", "show", "-p", "NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEDATECTL_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def check_sound(_settings: Settings) -> Iterator[Check]:
@@ -169,28 +181,28 @@ def check_alsa(folder: Path) -> Check:
     )
 
 
-def check_pulse(environ: os._Environ[str]) -> Check:
+def check_pulse(environ: Mapping[str, str]) -> Check:
     """Look whether PulseAudio's or pipewire-pulse's socket can be reached."""
     server = environ.get("PULSE_SERVER", "")
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = Path(server.removeprefix("unix:")) if server else Path(runtime) / "pulse" / "native"
     if server and not path.is_absolute():
         return Check("sound", Status.OK, f"PulseAudio is set to {server} (not a local socket)")
-    if not path.exists():
-        if server:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except FileNotFoundError:
+            if not server:
+                return Check("sound", Status.OK, "no PulseAudio or PipeWire runs for this user")
             return Check(
                 "sound",
                 Status.FAIL,
                 f"PULSE_SERVER names {path}, which does not exist",
                 "start the sound server, or pass its socket into the container",
             )
-        return Check("sound", Status.OK, "no PulseAudio or PipeWire runs for this user")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(str(path))
         except PermissionError:
-            owner = path.stat().st_uid
+            owner = owner_of(path)
             return Check(
                 "sound",
                 Status.FAIL,
@@ -205,14 +217,26 @@ def check_pulse(environ: os._Environ[str]) -> Check:
                 "restart it: systemctl --user restart pipewire-pulse pulseaudio",
             )
     cookie = Path(environ.get("PULSE_COOKIE") or Path.home() / ".config" / "pulse" / "cookie")
-    if cookie.exists() and not os.access(cookie, os.R_OK):
+    try:
+        cookie.read_bytes()
+    except PermissionError:
         return Check(
             "sound",
             Status.FAIL,
             f"PulseAudio's cookie {cookie} may not be read",
             f"make it readable: sudo chown $USER {cookie}",
         )
+    except OSError:
+        pass  # most servers on the same machine want none
     return Check("sound", Status.OK, f"PulseAudio answers at {path}")
+
+
+def owner_of(path: Path) -> int:
+    """Return whose user id a path, or the closest folder above it that may be seen, has."""
+    for each in (path, *path.parents):
+        with contextlib.suppress(PermissionError):
+            return each.stat().st_uid
+    return 0
 
 
 def check_microphone(settings: Settings) -> Iterator[Check]:
@@ -257,7 +281,7 @@ def check_model(settings: Settings) -> Iterator[Check]:
             "model",
             Status.FAIL,
             f"{installed.dir} is damaged: {listed}",
-            f"harkd models pull {name} --force",
+            ModelStore(models_dir(settings.models, os.environ)).mend(name),
         )
         return
     recognizer = app.load(installed, settings)
@@ -299,7 +323,7 @@ def check_broker(settings: Settings) -> Iterator[Check]:
         connection = Connection(address, version, None, Inbox())
         try:
             connection.open()
-        except ProtocolRefusedError:
+        except (ProtocolRefusedError, NoAnswerError):
             if version == versions[-1]:
                 raise
             continue

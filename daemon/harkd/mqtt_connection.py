@@ -11,7 +11,7 @@ import queue
 import socket
 import ssl
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -28,6 +28,8 @@ GOODBYE_S = 1.0
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 VERSION_REFUSED = 132
 LOGIN_REFUSED = (134, 135)
+BUSY = (136, 137, 151, 159)
+"""Server unavailable, server busy, quota exceeded, connection rate exceeded: it will pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Address:
     """MQTT client identifier; must be unique at the broker."""
     username: str = ""
     """Empty for none."""
-    password: str = ""
+    password: str = field(default="", repr=False)
     """Empty for none."""
     keepalive_s: int = 30
     """Seconds between signs of life."""
@@ -52,7 +54,15 @@ class Address:
 
 
 class ProtocolRefusedError(BrokerRefusedError):
-    """The broker does not speak the version that was tried, or hung up on it."""
+    """The broker says that it does not speak the version that was tried."""
+
+
+class NoAnswerError(BrokerError):
+    """It took the connection and then hung up or kept silent.
+
+    So do old brokers on a version that they do not know, and so does a broker (or Docker's proxy
+    in front of it) that is only just starting.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +122,8 @@ class Connection:
         """Connect and log in.
 
         Raises:
-            ProtocolRefusedError: Another version may be worth a try.
+            ProtocolRefusedError: Another version is worth a try.
+            NoAnswerError: Another version may be worth a try, or the same one later.
             BrokerRefusedError: The broker refused the login.
             BrokerError: It cannot be reached.
         """
@@ -127,7 +138,7 @@ class Connection:
             return
         self.close()
         if self._code is None:
-            raise ProtocolRefusedError(
+            raise NoAnswerError(
                 f"{where} took the connection but did not answer as an MQTT {self.version} broker",
                 "check mqtt.host, mqtt.port and mqtt.protocol",
             )
@@ -183,8 +194,10 @@ def unreachable(address: Address, error: Exception) -> BrokerError:
     return BrokerError(f"no connection to {address} ({error})", "check mqtt.host and mqtt.port")
 
 
-def refused(address: Address, version: str, code: Any) -> BrokerRefusedError:
+def refused(address: Address, version: str, code: Any) -> BrokerError:
     """Say why the broker refused the login; `code` is paho's reason code."""
+    if code.value in BUSY:
+        return BrokerError(f"the broker at {address} cannot take us now ({code})")
     if code.value == VERSION_REFUSED:
         return ProtocolRefusedError(
             f"the broker at {address} does not speak MQTT {version}",

@@ -40,7 +40,7 @@ class MemoryOutbox:
 
     def add(self, final: Final) -> None:
         """Keep a final until `remove`."""
-        if len(self._finals) >= self._most:
+        if final.id not in self._finals and len(self._finals) >= self._most:
             ident, _ = self._finals.popitem(last=False)
             log.error("the broker has been away for %d finals; %s is lost", self._most, ident)
         self._finals[final.id] = final

@@ -26,6 +26,7 @@ from harkd.mqtt_connection import (
     Connection,
     Down,
     Inbox,
+    NoAnswerError,
     ProtocolRefusedError,
 )
 from harkd.outbox import MemoryOutbox, Outbox
@@ -159,20 +160,29 @@ class Publisher:
                 backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
 
     def _connect(self) -> Connection:
-        """Connect with the first version that the broker takes, and remember it."""
+        """Connect with the first version that the broker takes.
+
+        A version that it refused is not tried again, and none but the best once that has worked.
+        Silence proves nothing: it is also what a broker that is only just starting gives.
+        """
         will = messages.availability(self.about, online=False)
-        for version in self._versions:
+        for version in list(self._versions):
             self._inbox = queue.SimpleQueue()
             connection = Connection(self._address, version, will, self._inbox)
             try:
                 connection.open()
-            except ProtocolRefusedError as error:
+            except (ProtocolRefusedError, NoAnswerError) as error:
                 if version == self._versions[-1] or self._stopping.is_set():
                     raise
-                log.info("%s; trying an older MQTT", error.message)
+                refused = isinstance(error, ProtocolRefusedError)
+                level = logging.INFO if refused else logging.DEBUG
+                log.log(level, "%s; trying an older MQTT", error.message)
+                if refused:
+                    self._versions.remove(version)
                 continue
             log.info("connected to the broker at %s with MQTT %s", self._address, version)
-            self._versions = [version]
+            if version == self._versions[0]:
+                self._versions = [version]
             return connection
         raise BrokerError("no MQTT version to try", "set mqtt.protocol to auto")
 

@@ -1,0 +1,575 @@
+"""What `harkd doctor` finds, and what it says to do about it."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from harkd import doctor
+from harkd.audio import SourceOpened
+from harkd.cli_doctor import doctor as doctor_command
+from harkd.devices import Level
+from harkd.doctor import (
+    Check,
+    Status,
+    check_alsa,
+    check_broker,
+    check_clock,
+    check_microphone,
+    check_model,
+    check_pulse,
+    check_system,
+    cpu_flags,
+    examine,
+    sample_audio,
+)
+from harkd.errors import AudioError, BrokerError, HarkdError, ModelMissingError
+from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
+from harkd.mqtt_connection import NoAnswerError, ProtocolRefusedError
+from harkd.settings import ModelsSettings, MqttSettings, RecognizerSettings, Settings
+
+NOBODY = 65534
+
+
+@contextmanager
+def as_nobody() -> Iterator[int]:
+    """Root may read everything, so where tests run as root, be nobody for a while."""
+    if os.getuid() != 0:
+        yield os.getuid()
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, 0)
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield NOBODY
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
+        os.setgroups(groups)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def only(checks: Iterator[Check]) -> Check:
+    (check,) = checks
+    return check
+
+
+# ------------------------------------------------------------------ system
+
+
+CPUINFO_PI = """\
+processor\t: 0
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm crc32 cpuid asimdrdm asimddp
+CPU part\t: 0xd0b
+
+processor\t: 1
+Features\t: fp asimd only_the_first_counts
+"""
+CPUINFO_PC = "processor\t: 0\nmodel name\t: A: CPU\nflags\t\t: fpu avx2 avx512_vnni\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        (CPUINFO_PI, {"fp", "asimd", "evtstrm", "crc32", "cpuid", "asimdrdm", "asimddp"}),
+        (CPUINFO_PC, {"fpu", "avx2", "avx512_vnni"}),
+        ("processor\t: 0\n", set()),
+        ("", set()),
+    ],
+)
+def test_cpu_flags_are_read_as_arm_and_x86_name_them(
+    text: str, flags: set[str], tmp_path: Path
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(text)
+    assert cpu_flags(cpuinfo) == flags
+
+
+def test_a_machine_without_cpuinfo_has_no_flags_that_are_known(tmp_path: Path) -> None:
+    assert cpu_flags(tmp_path / "cpuinfo") == set()
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "status"),
+    [
+        ("x86_64", {"sse2", "avx2"}, Status.OK),
+        ("x86_64", {"sse2"}, Status.WARN),
+        ("aarch64", {"asimd", "asimddp"}, Status.OK),
+        ("aarch64", {"asimd"}, Status.WARN),
+        ("aarch64", set(), Status.OK),
+        ("riscv64", {"v"}, Status.OK),
+    ],
+)
+def test_a_cpu_without_fast_int8_is_a_warning(
+    machine: str, flags: set[str], status: Status, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(doctor, "cpu_flags", lambda: flags)
+    check = only(check_system(Settings()))
+    assert (check.name, check.status) == ("system", status)
+    assert machine in check.what
+    assert bool(check.mend) == (status is Status.WARN)
+
+
+# ------------------------------------------------------------------ clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str | Exception], None]:
+    """Sets the date, and what timedatectl answers."""
+
+    def put(date: str, answer: str | Exception) -> None:
+        moment = time.strptime(date, "%Y-%m-%d")
+        monkeypatch.setattr("time.gmtime", lambda: moment)
+        monkeypatch.setattr("time.strftime", lambda _form: date)
+        monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/timedatectl")
+
+        def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            if isinstance(answer, Exception):
+                raise answer
+            return subprocess.CompletedProcess(command, 0, answer, "")
+
+        monkeypatch.setattr("subprocess.run", run)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("date", "answer", "status", "says"),
+    [
+        ("1970-01-01", "no\n", Status.FAIL, "never set"),
+        ("2024-12-31", "yes\n", Status.FAIL, "never set"),
+        ("2026-11-22", "no\n", Status.WARN, "not synchronized"),
+        ("2026-11-22", "yes\n", Status.OK, "2026-11-22, synchronized"),
+        ("2026-11-22", "", Status.OK, "not known"),
+        ("2026-11-22", subprocess.TimeoutExpired("timedatectl", 3), Status.OK, "not known"),
+        ("2026-11-22", PermissionError(13, "no"), Status.OK, "not known"),
+    ],
+)
+def test_the_clock(
+    clock: Callable[[str, str | Exception], None],
+    date: str,
+    answer: str | Exception,
+    status: Status,
+    says: str,
+) -> None:
+    clock(date, answer)
+    check = only(check_clock(Settings()))
+    assert check.status is status
+    assert says in check.what
+    assert bool(check.mend) == (status is not Status.OK)
+
+
+# ------------------------------------------------------------------ ALSA
+
+
+def test_alsa_without_capture_devices_tells_of_containers(tmp_path: Path) -> None:
+    (tmp_path / "pcmC0D0p").touch()  # a loudspeaker
+    for folder in (tmp_path, tmp_path / "absent"):
+        check = check_alsa(folder)
+        assert check.status is Status.WARN
+        assert "--device=/dev/snd" in check.mend
+
+
+def test_alsa_with_devices_that_may_be_opened_is_fine(tmp_path: Path) -> None:
+    for name in ("pcmC0D0c", "pcmC1D0c", "controlC0"):
+        (tmp_path / name).touch()
+    assert check_alsa(tmp_path) == Check(
+        "sound", Status.OK, "ALSA: 2 capture device(s) may be opened"
+    )
+
+
+def test_an_alsa_device_of_another_group_names_that_group(public: Path) -> None:
+    node = public / "pcmC0D0c"
+    node.touch()
+    node.chmod(0o000)
+    with as_nobody():
+        check = check_alsa(public)
+    group = grp.getgrgid(node.stat().st_gid)
+    assert check.status is Status.FAIL
+    assert str(node) in check.what
+    assert f"usermod -aG {group.gr_name} $USER" in check.mend
+    assert f"--group-add {group.gr_gid}" in check.mend
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to an unknown group")
+def test_a_group_without_a_name_is_told_by_number(public: Path) -> None:
+    node = public / "pcmC0D0c"
+    node.touch(0o660)
+    os.chown(node, 0, 54321)
+    with as_nobody():
+        check = check_alsa(public)
+    assert "--group-add 54321" in check.mend
+
+
+# ------------------------------------------------------------------ PulseAudio
+
+
+@contextmanager
+def answering(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        yield
+
+
+def pulse_env(folder: Path, **more: str) -> dict[str, str]:
+    return {"PULSE_COOKIE": str(folder / "cookie"), **more}
+
+
+def test_a_socket_that_answers_is_fine(public: Path) -> None:
+    path = public / "pulse.sock"
+    with answering(path):
+        for server in (str(path), f"unix:{path}"):
+            check = check_pulse(pulse_env(public, PULSE_SERVER=server))
+            assert check == Check("sound", Status.OK, f"PulseAudio answers at {path}")
+
+
+def test_without_pulse_server_the_users_own_socket_is_tried(public: Path) -> None:
+    (public / "pulse").mkdir()
+    with answering(public / "pulse" / "native"):
+        check = check_pulse(pulse_env(public, XDG_RUNTIME_DIR=str(public)))
+    assert check.what == f"PulseAudio answers at {public}/pulse/native"
+
+
+def test_no_sound_server_at_all_is_fine_unless_one_is_named(public: Path) -> None:
+    check = check_pulse(pulse_env(public, XDG_RUNTIME_DIR=str(public)))
+    assert check.status is Status.OK
+    named = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{public}/gone.sock"))
+    assert named.status is Status.FAIL
+    assert f"{public}/gone.sock, which does not exist" in named.what
+    assert "container" in named.mend
+
+
+def test_a_server_elsewhere_is_left_to_the_microphone_check(public: Path) -> None:
+    check = check_pulse(pulse_env(public, PULSE_SERVER="tcp:192.0.2.1:4713"))
+    assert check.status is Status.OK
+    assert "tcp:192.0.2.1:4713" in check.what
+
+
+def test_a_socket_that_nobody_listens_on_says_to_restart_the_server(public: Path) -> None:
+    path = public / "pulse.sock"
+    with answering(path):
+        pass
+    check = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{path}"))
+    assert check.status is Status.FAIL
+    assert "does not answer (Connection refused)" in check.what
+    assert "restart" in check.mend
+
+
+@pytest.mark.parametrize("barred", ["socket", "folder"])
+def test_another_users_server_says_whose_it_is(public: Path, barred: str) -> None:
+    """/run/user/1000 may be entered by user 1000 alone, the socket in it may not even be seen."""
+    folder = public / "run"
+    folder.mkdir()
+    path = folder / "native"
+    with answering(path):
+        (path if barred == "socket" else folder).chmod(0o000)
+        with as_nobody() as user:
+            check = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{path}"))
+        folder.chmod(0o700)
+    assert check.status is Status.FAIL
+    assert f"{path} belongs to user {os.getuid()}, and this is user {user}" in check.what
+    assert f"run harkd as user {os.getuid()}" in check.mend
+
+
+@pytest.mark.parametrize("barred", ["cookie", "folder"])
+def test_a_cookie_that_may_not_be_read_is_named(public: Path, barred: str) -> None:
+    folder = public / "config"
+    folder.mkdir()
+    (folder / "cookie").touch()
+    (folder / "cookie" if barred == "cookie" else folder).chmod(0o000)
+    path = public / "pulse.sock"
+    with answering(path):
+        path.chmod(0o777)
+        with as_nobody():
+            check = check_pulse(pulse_env(folder, PULSE_SERVER=f"unix:{path}"))
+    folder.chmod(0o700)
+    assert check.status is Status.FAIL
+    assert f"cookie {folder / 'cookie'} may not be read" in check.what
+
+
+# ------------------------------------------------------------------ microphone
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the microphone gives."""
+
+    def put(*events: SourceOpened | Level | HarkdError) -> None:
+        def listen(*_: object) -> Iterator[SourceOpened | Level]:
+            for event in events:
+                if isinstance(event, HarkdError):
+                    raise event
+                yield event
+
+        monkeypatch.setattr(doctor, "listen", listen)
+
+    return put
+
+
+OPENED = SourceOpened("USB mic", 48000, 2)
+
+
+@pytest.mark.parametrize(
+    ("levels", "status", "says"),
+    [
+        ([Level(-70, -65, False), Level(-50, -42, False)], Status.OK, "peak -42 dB"),
+        ([Level(-75, -70, False)], Status.WARN, "very quiet"),
+        ([Level(-120, -120, True)] * 3, Status.FAIL, "muted"),
+        ([Level(-120, -120, True), Level(-50, -40, False)], Status.OK, "peak -40 dB"),
+    ],
+)
+def test_the_microphone_is_judged_by_its_loudest_moment(
+    heard: Callable[..., None], levels: list[Level], status: Status, says: str
+) -> None:
+    heard(OPENED, *levels)
+    check = only(check_microphone(Settings()))
+    assert check.status is status
+    assert "USB mic at 48000 Hz × 2" in check.what
+    assert says in check.what
+
+
+def test_a_microphone_that_opens_and_sends_nothing_is_an_error(
+    heard: Callable[..., None],
+) -> None:
+    heard(OPENED)
+    with pytest.raises(AudioError, match="no audio came"):
+        list(check_microphone(Settings()))
+
+
+# ------------------------------------------------------------------ model
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Settings, Path]:
+    """A whole package, of a family that nobody needs to load."""
+    folder = tmp_path / "models" / "tiny-test"
+    folder.mkdir(parents=True)
+    files = {}
+    for role, text in (("encoder", "weights"), ("licence", "MIT")):
+        (folder / role).write_text(text)
+        files[role] = PackagedFile(path=role, sha256=sha256_of(folder / role), size_bytes=len(text))
+    manifest = Manifest(
+        name="tiny-test",
+        family="moonshine",
+        version="1",
+        languages=("en",),
+        licence="MIT",
+        licence_file="licence",
+        files=files,
+    )
+    write_manifest(folder, manifest)
+    settings = Settings(
+        recognizer=RecognizerSettings(model="tiny-test"),
+        models=ModelsSettings(dir=str(folder.parent)),
+    )
+    return settings, folder
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "missing"), ("weightz", "altered")])
+def test_a_damaged_model_names_the_file_and_what_mends_it(
+    model: tuple[Settings, Path], content: str | None, says: str
+) -> None:
+    settings, folder = model
+    if content is None:
+        (folder / "encoder").unlink()
+    else:
+        (folder / "encoder").write_text(content)
+    try:
+        check = only(check_model(settings))
+        told, mend = check.what, check.mend
+        assert check.status is Status.FAIL
+    except HarkdError as error:  # a missing file is seen before, when the model is looked for
+        told, mend = error.message, error.mend
+    assert "encoder" in told
+    assert says in told
+    # It is in no catalogue, so that nothing could be pulled.
+    assert mend == "Copy the model's directory again from where it came"
+
+
+def test_a_damaged_model_of_the_catalogue_is_pulled_again(
+    model: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, folder = model
+    (folder / "encoder").write_text("weightz")
+    monkeypatch.setattr("harkd.model_store.ModelStore.mend", lambda _, name: f"pull {name}")
+    assert only(check_model(settings)).mend == "pull tiny-test"
+
+
+class FakeRecognizer:
+    """Recognizes anything, in a given share of the audio's duration."""
+
+    provider = "CPUExecutionProvider"
+
+    def stream(self) -> FakeRecognizer:
+        return self
+
+    def accept(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
+        assert len(samples) == 5 * 16000, "without a recording, 5 s of silence"
+
+    def finish(self) -> Any:
+        return type("Hypothesis", (), {"text": "turn on the light"})
+
+
+@pytest.mark.parametrize(
+    ("took_s", "status", "says"),
+    [(1.0, Status.OK, "real-time factor 0.20"), (6.0, Status.WARN, "too slow")],
+)
+def test_a_whole_model_is_run_and_timed(
+    model: tuple[Settings, Path],
+    took_s: float,
+    status: Status,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([100.0, 100.0 + took_s])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("harkd.app.load", lambda *_: FakeRecognizer())
+    check = only(check_model(model[0]))
+    assert check.status is status
+    assert says in check.what
+    assert "CPUExecutionProvider" in check.what
+
+
+def test_a_recording_is_read_as_16_khz_mono_without_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "sample.wav"
+    soundfile.write(path, np.full((48000 * 3, 2), 1000, np.int16), 48000)
+    begin = time.monotonic()
+    samples = sample_audio(path)
+    assert time.monotonic() - begin < 1
+    assert samples.dtype == np.int16
+    assert len(samples) == pytest.approx(48000, abs=20)
+
+
+# ------------------------------------------------------------------ broker
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What happens at a connection with each version; `tried` collects them."""
+    outcome: dict[str, Any] = {"tried": []}
+
+    class FakeConnection:
+        def __init__(self, address: object, version: str, will: object, _inbox: object) -> None:
+            assert will is None, "a doctor that dies must not tell the house that harkd is offline"
+            outcome["tried"].append(version)
+            outcome["address"] = address
+            self._error: Exception | None = outcome.get(version)
+
+        def open(self) -> None:
+            if self._error:
+                raise self._error
+
+        def close(self) -> None:
+            outcome["closed"] = True
+
+    monkeypatch.setattr(doctor, "Connection", FakeConnection)
+    return outcome
+
+
+def with_broker(protocol: Any = "auto") -> Settings:
+    mqtt = MqttSettings(host="broker", protocol=protocol, username="ha")
+    return Settings(device_id="kitchen", mqtt=mqtt)
+
+
+def test_a_broker_that_takes_the_login_is_fine(connections: dict[str, Any]) -> None:
+    check = only(check_broker(with_broker()))
+    assert check == Check("broker", Status.OK, "broker:1883 takes the login, MQTT 5")
+    assert connections["closed"]
+    assert connections["address"].client_id == "harkd-kitchen-doctor", "not to throw harkd out"
+
+
+@pytest.mark.parametrize("error", [ProtocolRefusedError("no"), NoAnswerError("silent")])
+def test_an_older_mqtt_is_tried_where_the_settings_allow_it(
+    connections: dict[str, Any], error: Exception
+) -> None:
+    connections["5"] = error
+    assert "MQTT 3.1.1" in only(check_broker(with_broker())).what
+    with pytest.raises(type(error)):
+        list(check_broker(with_broker("5")))
+
+
+def test_a_broker_that_is_not_there_is_told_in_its_words(connections: dict[str, Any]) -> None:
+    connections["5"] = BrokerError("nothing listens at broker:1883", "start the broker")
+    with pytest.raises(BrokerError, match="nothing listens"):
+        list(check_broker(with_broker()))
+    assert connections["tried"] == ["5"]
+
+
+def test_without_a_broker_the_embedded_one_would_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "is_taken", lambda _port: False)
+    check = only(check_broker(Settings()))
+    assert check.status is Status.WARN
+    assert "127.0.0.1" in check.what
+
+
+# ------------------------------------------------------------------ all of it
+
+
+def test_each_fault_is_one_line_and_the_other_checks_still_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_settings: Settings) -> Iterator[Check]:
+        raise ModelMissingError("no model", "pull it")
+        yield
+
+    for name in ("system", "clock", "sound", "microphone", "broker"):
+        monkeypatch.setattr(
+            doctor, f"check_{name}", lambda _, name=name: iter([Check(name, Status.OK, "fine")])
+        )
+    monkeypatch.setattr(doctor, "check_model", broken)
+    found = list(examine(Settings()))
+    assert [check.name for check in found] == [
+        "system",
+        "clock",
+        "sound",
+        "microphone",
+        "model",
+        "broker",
+    ]
+    assert found[4] == Check("model", Status.FAIL, "no model", "pull it")
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.WARN, 0), (Status.FAIL, 1)])
+def test_the_command_fails_only_if_a_check_fails(
+    status: Status, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    check = Check("clock", status, "what it is", "what to do")
+    monkeypatch.setattr(doctor, "examine", lambda _settings: iter([check]))
+    monkeypatch.setattr("harkd.logs.set_up", lambda *_: None)
+    settings = tmp_path / "harkd.yaml"
+    settings.write_text("device_id: kitchen\n")
+    done = CliRunner().invoke(doctor_command, ["--config", str(settings)])
+    assert done.exit_code == code
+    assert done.output == f"{status:<5} clock       what it is\n{'':17} → what to do\n"
+    done = CliRunner().invoke(doctor_command, ["--config", str(settings), "--json"])
+    assert done.exit_code == code
+    assert json.loads(done.output) == [
+        {"name": "clock", "status": status, "what": "what it is", "mend": "what to do"}
+    ]

@@ -1,0 +1,104 @@
+"""Who may import whom: lower layers know nothing of higher ones, and the start stays light."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import harkd
+
+PACKAGE = Path(harkd.__file__).parent
+LAYERS = [
+    # What everybody may know.
+    {"harkd", "errors", "events"},
+    # Pure, and the settings; the recognizer's protocol is types alone.
+    {"settings", "settings_file", "model_package", "messages", "verdict", "logs"}
+    | {"recognizer", "recognizer.protocol"},
+    # Edges: each wraps one thing of the world.
+    {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
+    | {"model_catalogue", "model_store", "mqtt_connection", "publisher", "outbox", "broker"},
+    {"pipeline", "transcribe"},
+    {"app", "doctor"},
+    {"cli", "cli_config", "cli_doctor", "cli_models", "__main__"},
+]
+LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
+HEAVY = {"numpy", "onnxruntime", "torch", "soxr", "sounddevice", "soundfile", "paho", "amqtt"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package, named without ``harkd.``."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        found[name or "harkd"] = path
+    return found
+
+
+def imported(path: Path) -> Iterator[tuple[str, int]]:
+    """The modules of the package that a file imports anywhere in it, with the line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.module
+            # `from harkd import app` imports a module, `from harkd import __version__` does not.
+            inner = [f"{node.module}.{each.name}" for each in node.names]
+            names = [name for name in inner if name.removeprefix("harkd.") in modules()]
+            names = names or [node.module]
+        else:
+            continue
+        for name in names:
+            if name == "harkd" or name.startswith("harkd."):
+                yield name.removeprefix("harkd."), node.lineno
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(modules()) == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("module", [name for name in LAYER_OF if name in modules()])
+def test_a_module_imports_nothing_from_a_higher_layer(module: str) -> None:
+    path = modules()[module]
+    higher = [
+        f"line {line} imports {name} (layer {LAYER_OF[name]})"
+        for name, line in imported(path)
+        if LAYER_OF[name] > LAYER_OF[module]
+    ]
+    assert not higher, f"{module} (layer {LAYER_OF[module]}): {', '.join(higher)}"
+
+
+def test_the_test_sees_imports_within_functions_and_of_modules_from_the_package() -> None:
+    assert "recognizer.factory" in {name for name, _ in imported(PACKAGE / "app.py")}
+    assert "app" in {name for name, _ in imported(PACKAGE / "doctor.py")}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The top-level modules that are loaded once a statement has run."""
+    script = (
+        f"import sys, json\ntry:\n    {statement}\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, timeout=30
+    )
+    return {name.split(".")[0] for name in json.loads(done.stderr)}
+
+
+def test_importing_harkd_loads_nothing_but_itself() -> None:
+    outside = loaded_by("pass")
+    assert loaded_by("import harkd") - outside == {"harkd"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    statement = f"sys.argv = ['harkd', *{words!r}]; from harkd.cli import main; main()"
+    assert not loaded_by(statement) & HEAVY
