@@ -129,7 +129,7 @@ class RecognizerSettings:
     """Milliseconds between two partials at least, 100…10000."""
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
     """Processor threads, 0…64; 0 chooses."""
-    min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.35
     """Confidence below which a text is rejected, 0…1."""
 
 

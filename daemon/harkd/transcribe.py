@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harkd.audio import RATE_HZ, AudioBlock, FileSource
+from harkd.events import RejectReason
 from harkd.recognizer.protocol import Recognizer
 from harkd.segment import History
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
@@ -30,6 +31,16 @@ class Utterance:
     """What was said."""
     confidence: float
     """exp(mean token log-probability), 0…1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """One segment of a file that gave no text."""
+
+    start_s: float
+    """Seconds from the file's start to the first speech."""
+    reason: RejectReason
+    """Why."""
 
 
 class FileTranscriber:
@@ -64,6 +75,12 @@ class FileTranscriber:
         Raises:
             AudioFileError: The file cannot be opened, or is damaged in the middle.
         """
+        for outcome in self.outcomes():
+            if isinstance(outcome, Utterance):
+                yield outcome
+
+    def outcomes(self) -> Iterator[Utterance | Discarded]:
+        """Yield what became of each segment, in order. Raises as `utterances` does."""
         source = FileSource(self.path, str(self._settings.audio.channel), paced=False)
         for block in source.events():
             if isinstance(block, AudioBlock):
@@ -71,23 +88,24 @@ class FileTranscriber:
                 yield from self._recognized(self._segmenter.push(block.samples))
         yield from self._recognized(self._segmenter.flush())
 
-    def _recognized(self, events: list[SegmentEvent]) -> Iterator[Utterance]:
+    def _recognized(self, events: list[SegmentEvent]) -> Iterator[Utterance | Discarded]:
         for event in events:
             if isinstance(event, SpeechStarted):
                 self._audio_start = event.audio_start
-            elif isinstance(event, SpeechEnded) and (utterance := self._recognize(event)):
-                yield utterance
+            elif isinstance(event, SpeechEnded):
+                yield self._recognize(event)
 
-    def _recognize(self, event: SpeechEnded) -> Utterance | None:
+    def _recognize(self, event: SpeechEnded) -> Utterance | Discarded:
+        start_s = round(event.speech_start / RATE_HZ, 2)
         if too_short(event.voiced_ms, self._settings.vad.min_speech_ms):
-            return None
+            return Discarded(start_s, RejectReason.TOO_SHORT)
         stream = self._recognizer.stream()
         stream.accept(self._history.between(self._audio_start, event.audio_end))
         hypothesis = stream.finish()
-        if rejection(hypothesis, self._settings.recognizer.min_confidence):
-            return None
+        if reason := rejection(hypothesis, self._settings.recognizer.min_confidence):
+            return Discarded(start_s, reason)
         return Utterance(
-            start_s=round(event.speech_start / RATE_HZ, 2),
+            start_s=start_s,
             end_s=round(event.speech_end / RATE_HZ, 2),
             text=hypothesis.text,
             confidence=round(hypothesis.confidence, 3),
