@@ -412,5 +412,6 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     code = main(sys.argv[1:])
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no atexit: sounddevice would call Pa_Terminate, which may hang
