@@ -32,6 +32,7 @@ FIRST_BLOCK_S = 5.0
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.25, 4.0
 PIPE_BYTES = 1 << 20
 STDERR_LINES = 10
+STDERR_CHARACTERS = 500
 STDERR_PACE_S = 0.05
 
 
@@ -106,8 +107,8 @@ class CaptureProcess:
         self.stderr_from = now + STDERR_PACE_S if data else math.inf
 
     def last_words(self) -> str:
-        """The last lines that the process wrote on stderr."""
-        return " | ".join(line.strip() for line in self._said if line.strip())
+        """The end of what the process wrote on stderr, on one line."""
+        return " | ".join(line.strip() for line in self._said if line.strip())[-STDERR_CHARACTERS:]
 
     def kill(self) -> int:
         """End the process for sure, and return its exit code."""
@@ -210,9 +211,7 @@ class Microphone:
                 return
             records = process.read_records()
             if records is None:
-                yield SourceLost(
-                    "ended", f"the microphone's stream ended{said(process)}; opening it again"
-                )
+                yield SourceLost("ended", "the microphone's stream ended; opening it again")
                 return
             for kind, flags, stamp_ns, payload in records:
                 if kind == capture.KIND_ERROR:
@@ -269,9 +268,3 @@ def lost_by(report: dict[str, Any]) -> SourceLost:
     """Turn the capture process's error report into an event."""
     mend = f"; {report['mend']}" if report.get("mend") else ""
     return SourceLost(report["kind"], report["message"] + mend)
-
-
-def said(process: CaptureProcess) -> str:
-    """What the process wrote on stderr, cut to a readable length, in brackets."""
-    words = process.last_words()[-200:]
-    return f" ({words})" if words else ""

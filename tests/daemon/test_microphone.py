@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -188,7 +189,9 @@ def test_an_overflow_is_a_gap_before_that_block_only() -> None:
 # ------------------------------------------------------------------ what goes wrong
 
 
-def test_a_process_that_dies_is_told_and_replaced() -> None:
+def test_a_process_that_dies_is_told_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    """Its last words are for debugging: PortAudio's are no help to anybody else."""
+    caplog.set_level(logging.DEBUG, "harkd.microphone")
     script = "opened(); audio(); print('PortAudio: Pa_Boom', file=sys.stderr); os._exit(3)"
     with listening(script) as (source, events):
         for start in range(1, 4):
@@ -199,9 +202,10 @@ def test_a_process_that_dies_is_told_and_replaced() -> None:
             lost = next(events)
             assert isinstance(lost, SourceLost)
             assert lost.kind == "ended"
-            assert "PortAudio: Pa_Boom" in lost.reason
+            assert "Pa_Boom" not in lost.reason
             assert is_gone(pid)
             assert source.pid == 0
+    assert "ended with 3: PortAudio: Pa_Boom" in caplog.text
 
 
 def test_an_error_record_is_passed_on_in_its_words() -> None:
@@ -320,8 +324,7 @@ os._exit(0)
     assert blocks[-1].captured_ns > 65536, "there was no flood"
     assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / microphone.STDERR_PACE_S + 3)
     assert cpu_s < 0.2
-    assert "pa_linux_alsa.c" in lost.reason
-    assert len(lost.reason) < 300
+    assert "pa_linux_alsa.c" not in lost.reason
 
 
 # ------------------------------------------------------------------ how long it waits
