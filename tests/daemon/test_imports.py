@@ -24,7 +24,7 @@ LAYERS = [
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"model_catalogue", "model_store", "mqtt_connection", "publisher", "outbox", "broker"},
-    {"pipeline", "transcribe"},
+    {"pipeline", "sinks", "transcribe"},
     {"app", "doctor"},
     {"cli", "cli_config", "cli_doctor", "cli_models", "__main__"},
 ]

@@ -212,3 +212,13 @@ def test_stopping_in_the_middle_of_a_word_is_clean(
     assert len(collect(messages, "transcript")) == 1
     assert_promises_hold(messages)
     assert messages[-1].topic == "harkd/test/availability"
+
+
+def test_a_signal_while_the_model_loads_ends_cleanly_too(
+    broker: Mosquitto, env: dict[str, str], tmp_path: Path
+) -> None:
+    """`offline` is published, the exit code is 0, and nothing starts to listen any more."""
+    with Subscriber(broker) as subscriber, Daemon(env=env, folder=tmp_path) as daemon:
+        subscriber.wait_for(lambda m: on("state")(m) and body(m)["state"] == "starting", 15)
+        assert daemon.stop() == 0
+        subscriber.wait_for(lambda m: on("availability")(m) and m.payload == b"offline", 5)

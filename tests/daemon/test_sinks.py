@@ -1,0 +1,95 @@
+"""Where events go besides MQTT."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from harkd.events import Final, Rejected, RejectReason, State, StateChanged
+from harkd.messages import About
+from harkd.sinks import EventPrinter, MicrophoneHint, log_event
+
+ABOUT = About("harkd", "kitchen", "1.0", "tiny", "cpu", retain_last=True, max_age_s=30)
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+FINAL = Final(
+    id="01", rev=3, text="Licht an, „bitte“.", confidence=0.9, started_at=AT, ended_at=AT,
+    duration_s=1.0, speech_end_ns=0, endpoint_ns=0, language="en", model="tiny",
+)  # fmt: skip
+NO_MICROPHONE = StateChanged(State.NO_MICROPHONE, AT, "no microphone found")
+LISTENING = StateChanged(State.LISTENING, AT)
+
+
+class Stdout(io.TextIOWrapper):
+    """A text stream over bytes, as stdout is; may be closed at the other end."""
+
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes)
+
+
+class Gone(io.BytesIO):
+    """A pipe whose reader has left."""
+
+    def write(self, _data: object, /) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_each_event_is_one_json_line_with_its_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Stdout()
+    monkeypatch.setattr(sys, "stdout", out)
+    printer = EventPrinter(ABOUT)
+    printer(LISTENING)
+    printer(FINAL)
+    printer(Rejected("02", RejectReason.NO_SPEECH, AT, 0.5))
+    state, final, rejected = map(json.loads, out.bytes.getvalue().splitlines())
+    assert (state["topic"], state["state"]) == ("state", "listening")
+    assert (final["topic"], final["text"]) == ("transcript/missed", "Licht an, „bitte“.")
+    assert (rejected["topic"], rejected["reason"]) == ("transcript/rejected", "no_speech")
+
+
+def test_a_reader_that_leaves_is_told_once_and_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Gone()))
+    printer = EventPrinter(ABOUT)
+    printer(LISTENING)
+    printer(LISTENING)
+    assert caplog.text.count("stdout cannot be written (Broken pipe)") == 1
+    monkeypatch.undo()
+
+
+def test_an_utterance_is_one_line_at_info_with_its_fields(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "harkd")
+    log_event(LISTENING)
+    log_event(FINAL)
+    (record,) = caplog.records
+    assert FINAL.text in record.getMessage()
+    fields = record.__dict__["fields"]
+    assert fields["id"] == "01"
+    assert {"latency_ms", "endpoint_ms", "confidence", "rev", "duration_s"} <= set(fields)
+
+
+def test_who_has_no_microphone_is_told_once_how_to_try_without(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "harkd")
+    hint = MicrophoneHint(Path("/models/sample.wav"))
+    hint(NO_MICROPHONE)
+    hint(NO_MICROPHONE)
+    assert caplog.text.count("harkd run --source wav:/models/sample.wav") == 1
+
+
+def test_who_had_a_microphone_needs_no_such_hint(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "harkd")
+    hint = MicrophoneHint(Path("/models/sample.wav"))
+    hint(LISTENING)
+    hint(NO_MICROPHONE)
+    assert caplog.text == ""
