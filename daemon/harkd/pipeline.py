@@ -31,6 +31,7 @@ from harkd.segmenter import (
     SpeechPaused,
     SpeechResumed,
     SpeechStarted,
+    within,
 )
 from harkd.settings import Settings
 from harkd.verdict import rejection, too_short
@@ -70,11 +71,19 @@ class Pipeline:
         self._min_speech_ms = settings.vad.min_speech_ms
         self._min_confidence = settings.recognizer.min_confidence
         self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
-        self._segmenter = Segmenter(settings.vad, settings.endpoint)
+        endpoint = within(settings.endpoint, recognizer.max_segment_s)
+        if endpoint != settings.endpoint:
+            log.warning(
+                "the model %s takes %g s at most: longer utterances are cut there, not at "
+                "endpoint.max_utterance_s",
+                recognizer.name,
+                recognizer.max_segment_s,
+            )
+        self._segmenter = Segmenter(settings.vad, endpoint)
         self._history = History(HISTORY_S * RATE_HZ)
         self._clock = SampleClock()
         self._current: Segment | None = None
-        self._capacity = int((settings.endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
+        self._capacity = int((endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
         self._partials = settings.recognizer.partials
         self._backlog = Backlog(MOST_WAITING, self._interval if self._partials else None)
         self._opened = SourceOpened("", 0, 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 import numpy as np
@@ -32,6 +32,13 @@ CUT_SEARCH_FRAMES = 1000 // FRAME_MS
 CUT_SMOOTH_FRAMES = 3
 
 Int16 = NDArray[np.int16]
+
+
+def within(endpoint: EndpointSettings, max_segment_s: float) -> EndpointSettings:
+    """Return the settings with utterances no longer than the model takes well."""
+    if endpoint.max_utterance_s <= max_segment_s:
+        return endpoint
+    return replace(endpoint, max_utterance_s=max_segment_s)
 
 
 class Cause(Enum):

@@ -14,7 +14,7 @@ from harkd.audio import RATE_HZ, AudioBlock, FileSource
 from harkd.events import RejectReason
 from harkd.recognizer.protocol import Recognizer
 from harkd.segment import History
-from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
+from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted, within
 from harkd.settings import Settings
 from harkd.verdict import rejection, too_short
 
@@ -57,9 +57,9 @@ class FileTranscriber:
         self.path = path
         self._recognizer = recognizer
         self._settings = settings
-        self._segmenter = Segmenter(settings.vad, settings.endpoint)
+        endpoint, vad = within(settings.endpoint, recognizer.max_segment_s), settings.vad
+        self._segmenter = Segmenter(vad, endpoint)
         # An ended segment reaches back its whole length, its end silence and the pre-roll.
-        endpoint, vad = settings.endpoint, settings.vad
         reach_s = endpoint.max_utterance_s + (endpoint.silence_ms + vad.pre_roll_ms) / 1000 + 2
         self._history = History(int(reach_s * RATE_HZ))
         self._audio_start = 0

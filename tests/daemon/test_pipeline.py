@@ -688,3 +688,21 @@ def test_what_was_said_before_a_source_failed_is_recognized() -> None:
     rig.run()
     assert rig.pipeline.failure is error
     assert len(rig.ends) == 1
+
+
+def test_an_utterance_is_never_longer_than_the_model_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    audio = np.concatenate([silence(500), speech(6000), silence(1000)])
+    blocks = [AudioBlock(audio[at : at + 480], at * 62500) for at in range(0, len(audio), 480)]
+    recognizer = FakeRecognizer(max_segment_s=2.0)
+    events: list[Event] = []
+    source = ScriptedSource([OPENED, *blocks], lossless=True)
+    pipeline = Pipeline(source, recognizer, Settings(), events.append)
+    pipeline.start()
+    assert pipeline.wait(TIMEOUT_S)
+    finals = [event for event in events if isinstance(event, Final)]
+    assert len(finals) >= 3
+    assert max(final.duration_s for final in finals) <= 2.0
+    assert max(stream.samples for stream in recognizer.streams) <= 2.0 * 16000 + 320
+    assert "takes 2 s at most" in caplog.text
