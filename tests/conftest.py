@@ -10,13 +10,24 @@ from harkd.model_catalogue import DEFAULT_MODEL
 from harkd.model_store import ModelStore
 
 
-@pytest.fixture(scope="session")
-def model_dir() -> Path:
-    """The default model's directory; pulled by harkd itself where it is not there yet."""
+def installed(name: str) -> Path:
+    """A model's directory; pulled by harkd itself where it is not there yet."""
     named = os.environ.get("HARKD_MODELS")
     root = Path(named) if named else Path(__file__).parents[1] / ".cache" / "models"
     store = ModelStore(root)
     try:
-        return store.locate(DEFAULT_MODEL).dir
+        return store.locate(name).dir
     except ModelError:
-        return store.pull(DEFAULT_MODEL).dir
+        return store.pull(name).dir
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """The default model's directory."""
+    return installed(DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="session")
+def base_model_dir() -> Path:
+    """The directory of the catalogue's second entry."""
+    return installed("moonshine-base-en")

@@ -23,6 +23,8 @@ RATE_HZ = 16000
 TOKEN_START, TOKEN_END = 1, 2
 STEM_SAMPLES = 895
 """The convolutional stem's window; shorter audio is padded to it."""
+UNWRITTEN_MOST = 1024
+"""Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
 LOOP_MOST_TOKENS = 10
 LOOP_REPEATS = 4
 
@@ -142,9 +144,10 @@ class Moonshine:
                 "check that model.yaml names the right files",
             )
         vocabulary = self._decoder.get_outputs()[0].shape[-1]
-        if isinstance(vocabulary, int) and vocabulary > len(self.tokenizer):
+        known = len(self.tokenizer)
+        if isinstance(vocabulary, int) and not 0 <= vocabulary - known <= UNWRITTEN_MOST:
             raise ModelDamagedError(
-                f"{paths['tokenizer']} has {len(self.tokenizer)} tokens, but the decoder "
+                f"{paths['tokenizer']} has {known} tokens, but the decoder "
                 f"{vocabulary}: they are not from one model",
                 "`harkd models pull --force` fetches the model anew",
             )
@@ -188,7 +191,7 @@ class Moonshine:
         for _ in range(int(samples / RATE_HZ * self._tokens_per_s) + 2):
             feed["input_ids"] = np.array([[token]], np.int64)
             logits, *caches = self._decoder.run(wanted, feed)
-            last = logits[0, -1]  # (vocabulary,)
+            last = logits[0, -1, : len(self.tokenizer)]  # (tokens that can be written,)
             token = int(last.argmax())
             log_probs.append(float(-np.log(np.exp(last - last[token]).sum())))
             if token == TOKEN_END:
