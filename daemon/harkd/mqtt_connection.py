@@ -1,6 +1,6 @@
 """One connection to an MQTT broker over paho, from connect to disconnect.
 
-What happens on it is put into an inbox as `Up`, `Acknowledged` and `Down`: paho holds its own locks
+What happens on it is put into an inbox as `Acknowledged` and `Down`: paho holds its own locks
 while it calls back, so nothing else is done there.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
-import ssl
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,8 @@ from harkd.messages import Message
 ANSWER_S = 10.0
 """How long a broker may take to accept a connection, and again to answer CONNECT."""
 GOODBYE_S = 1.0
+NETWORK_GONE_S = 10.0
+"""A connection on which the broker's machine confirms nothing for so long is given up."""
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 VERSION_REFUSED = 132
 LOGIN_REFUSED = (134, 135)
@@ -114,6 +115,7 @@ class Connection:
             client.username_pw_set(address.username, address.password or None)
         if will:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -163,6 +165,12 @@ class Connection:
                 sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
         self._client.loop_stop()
 
+    def _on_socket_open(self, _client: Any, _data: Any, sock: Any) -> None:
+        # Without it, a message lies in the kernel while the network is away, for as long as
+        # keepalive, and is delivered late as if it were new: the broker counts its expiry anew.
+        milliseconds = int(NETWORK_GONE_S * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
         self._code = code
         self._answered.set()
@@ -189,8 +197,6 @@ def unreachable(address: Address, error: Exception) -> BrokerError:
         )
     if isinstance(error, TimeoutError):
         return BrokerError(f"{address} does not answer", "check mqtt.host, the network, a firewall")
-    if isinstance(error, ssl.SSLError):
-        return BrokerError(f"no secure connection to {address} ({error.reason})")
     return BrokerError(f"no connection to {address} ({error})", "check mqtt.host and mqtt.port")
 
 

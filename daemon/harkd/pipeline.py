@@ -44,6 +44,8 @@ HISTORY_S = 5
 """Covers the longest pre-roll, the onset window and the search for a cut."""
 COST_FACTOR = 2
 """An update is due after at least so many times what the last one took."""
+LONG_SAMPLES = 5 * RATE_HZ
+"""A pass over more than this leaves so much memory behind that giving it back pays."""
 FAILURES_IN_A_ROW = 3
 """So many failed utterances mean that the model is broken, not the audio."""
 
@@ -277,6 +279,8 @@ class Pipeline:
                 continue
             begin_ns = time.monotonic_ns()
             self._update(worker, limit)
+            if limit > LONG_SAMPLES:
+                self._recognizer.rest()
             cost = (time.monotonic_ns() - begin_ns) * RATE_HZ // 1_000_000_000
             progress.accepted = limit
             progress.next_at = limit + max(self._interval, COST_FACTOR * cost)

@@ -21,6 +21,7 @@ from harkd.errors import BrokerError, BrokerRefusedError
 from harkd.events import Event, Final, Partial, Rejected, StateChanged
 from harkd.messages import About, Message
 from harkd.mqtt_connection import (
+    GOODBYE_S,
     Acknowledged,
     Address,
     Connection,
@@ -35,9 +36,12 @@ log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
 FLUSH_S = 2.0
-"""How long a clean exit waits for the broker's last answers."""
+"""How long a clean exit waits for the broker's answers, and again for the one to `offline`."""
 STEADY_S = 10.0
 """A connection that held so long resets the backoff."""
+BRIEF_MOST = 3
+"""So many connections in a row that held less mean that somebody else has our client id."""
+STOP = Down("stopping")
 
 
 class Publisher:
@@ -61,6 +65,7 @@ class Publisher:
     ) -> None:
         self._address = address
         self._versions = ["5", "3.1.1"] if protocol == "auto" else [protocol]
+        self._good = ""
         self.about = about
         """What messages say of this daemon; may be replaced as more becomes known."""
         self._outbox = outbox or MemoryOutbox()
@@ -69,10 +74,10 @@ class Publisher:
         self._state: Message | None = None
         self._connection: Connection | None = None
         self._unanswered: dict[int, str] = {}
+        self._asleep_ns: dict[str, int] = {}
         self._inbox: Inbox = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._settled = threading.Condition(self._lock)
-        self._refused_topics: set[str] = set()
+        self._refusals: set[str] = set()
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -93,25 +98,19 @@ class Publisher:
                 case Rejected():
                     self._send(messages.rejected(self.about, event))
                 case Final():
+                    self._asleep_ns[event.id] = asleep_ns()
                     self._outbox.add(event)
                     self._send_final(event)
 
     def stop(self) -> None:
         """Wait a little for the broker's answers, say `offline`, and disconnect."""
-        with self._settled:
-            if self._connection:
-                self._settled.wait_for(lambda: not self._unanswered, FLUSH_S)
-            if self._connection:
-                mid = self._send(messages.availability(self.about, online=False))
-                if mid is not None:
-                    self._unanswered[mid] = ""
-                    self._settled.wait_for(lambda: mid not in self._unanswered, FLUSH_S)
+        self._stopping.set()
+        self._inbox.put(STOP)
+        self._thread.join(2 * FLUSH_S + GOODBYE_S)
+        with self._lock:
             waiting = len(self._outbox.waiting())
         if waiting:
             log.warning("%d final(s) never reached the broker and are lost", waiting)
-        self._stopping.set()
-        self._inbox.put(Down("stopping"))
-        self._thread.join(2 * FLUSH_S)
 
     # ------------------------------------------------------------ under the lock
 
@@ -119,104 +118,172 @@ class Publisher:
         return self._connection.send(message) if self._connection else None
 
     def _send_final(self, final: Final) -> None:
-        first, *more = messages.final(self.about, final, time.monotonic_ns())
-        if (mid := self._send(first)) is not None:
+        # A machine that slept meanwhile has a monotonic clock that stood still.
+        slept_ns = asleep_ns() - self._asleep_ns.get(final.id, asleep_ns())
+        now_ns = time.monotonic_ns() + slept_ns
+        mids = [self._send(message) for message in messages.final(self.about, final, now_ns)]
+        # A broker answers in order: the last answer is one for all of them.
+        if (mid := mids[-1]) is not None:
             self._unanswered[mid] = final.id
-            for message in more:
-                self._send(message)
-
-    def _settle(self, answer: Acknowledged) -> None:
-        ident = self._unanswered.pop(answer.mid, None)
-        if ident:
-            # A refused final would be refused for ever; the log has told.
-            self._outbox.remove(ident)
-        self._settled.notify_all()
 
     # ----------------------------------------------------------------- mqtt thread
 
     def _run(self) -> None:
-        backoff_s, told = BACKOFF_FIRST_S, ""
+        reporter = _Reporter(self._address)
+        backoff_s = BACKOFF_FIRST_S
         while not self._stopping.is_set():
+            least_s = 0.0
             try:
                 connection = self._connect()
-            except BrokerError as error:
-                # The first time it is news; then only the attempts go on, at debug level.
-                hard = isinstance(error, BrokerRefusedError)
-                level = logging.DEBUG if str(error) == told else logging.WARNING
-                log.log(logging.ERROR if hard and level > logging.DEBUG else level, "%s", error)
-                told = str(error)
-                wait_s = (BACKOFF_MOST_S if hard else backoff_s) * self._jitter()
-                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
-                self._stopping.wait(wait_s)
-                continue
-            told = ""
-            since = time.monotonic()
-            reason = self._serve(connection)
-            if not self._stopping.is_set():
-                log.warning("lost the broker at %s (%s); reconnecting", self._address, reason)
-                if time.monotonic() - since > STEADY_S:
+                begin = time.monotonic()
+                reason = self._serve(connection)
+                lasted_s = time.monotonic() - begin
+                if not self._stopping.is_set():
+                    reporter.lost(reason, lasted_s)
+                if lasted_s > STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
-                self._stopping.wait(backoff_s * self._jitter())
-                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+            except BrokerError as error:
+                reporter.failed(error)
+                least_s = BACKOFF_MOST_S if isinstance(error, BrokerRefusedError) else 0.0
+            except Exception:
+                log.exception("the connection to %s failed in an unexpected way", self._address)
+            self._stopping.wait(max(least_s, backoff_s) * self._jitter())
+            backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
 
     def _connect(self) -> Connection:
-        """Connect with the first version that the broker takes.
+        """Connect with the best version that the broker takes.
 
-        A version that it refused is not tried again, and none but the best once that has worked.
-        Silence proves nothing: it is also what a broker that is only just starting gives.
+        Silence proves nothing: it is also what a broker that is only just starting gives. So a
+        version that has worked is not given up for it, and one that was silent is tried again.
         """
         will = messages.availability(self.about, online=False)
-        for version in list(self._versions):
+        silent = False
+        for version in sorted(self._versions, key=lambda each: each != self._good):
             self._inbox = queue.SimpleQueue()
             connection = Connection(self._address, version, will, self._inbox)
             try:
                 connection.open()
             except (ProtocolRefusedError, NoAnswerError) as error:
-                if version == self._versions[-1] or self._stopping.is_set():
-                    raise
                 refused = isinstance(error, ProtocolRefusedError)
+                last = version == self._versions[-1] or (version == self._good and not refused)
+                if last or self._stopping.is_set():
+                    raise
+                silent = silent or not refused
                 level = logging.INFO if refused else logging.DEBUG
-                log.log(level, "%s; trying an older MQTT", error.message)
-                if refused:
-                    self._versions.remove(version)
+                log.log(level, "%s; trying another MQTT", error.message)
                 continue
             log.info("connected to the broker at %s with MQTT %s", self._address, version)
-            if version == self._versions[0]:
-                self._versions = [version]
+            if not silent:
+                self._good = version
             return connection
-        raise BrokerError("no MQTT version to try", "set mqtt.protocol to auto")
+        raise BrokerRefusedError(
+            f"the broker at {self._address} speaks none of MQTT {', '.join(self._versions)}",
+            "check mqtt.host and mqtt.port",
+        )
 
     def _serve(self, connection: Connection) -> str:
         """Publish what waits, then handle answers until the connection is over."""
         with self._lock:
             self._connection = connection
-            self._send(messages.availability(self.about, online=True))
+            if self._stopping.is_set():
+                self._inbox.put(STOP)
+            else:
+                self._send(messages.availability(self.about, online=True))
             if self._state:
                 self._send(self._state)
             for final in self._outbox.waiting():
                 self._send_final(final)
         self.connected.set()
-        if self._stopping.is_set():
-            self._inbox.put(Down("stopping"))
-        while isinstance(event := self._inbox.get(), Acknowledged):
-            if event.refusal:
-                self._report_refusal(event)
+        try:
+            return self._handle_answers()
+        finally:
+            self.connected.clear()
             with self._lock:
-                self._settle(event)
-        self.connected.clear()
+                self._connection = None
+                self._unanswered.clear()
+            connection.close()
+
+    def _handle_answers(self) -> str:
+        """Handle what the broker says until the connection is over; return why it is."""
+        while True:
+            match self._inbox.get():
+                case Acknowledged() as answer:
+                    self._settle(answer)
+                case Down() as end:
+                    return self._say_goodbye() if end is STOP else end.reason
+
+    def _say_goodbye(self) -> str:
+        """Wait for what is unanswered, then send `offline` and wait for its answer."""
+        self._wait_until(lambda: not self._unanswered)
         with self._lock:
-            self._connection = None
-            self._unanswered.clear()
-            self._settled.notify_all()
-        connection.close()
-        return event.reason
+            mid = self._send(messages.availability(self.about, online=False))
+            if mid is not None:
+                self._unanswered[mid] = ""
+        self._wait_until(lambda: mid not in self._unanswered)
+        return STOP.reason
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        """Handle answers until it is so, for `FLUSH_S` at most."""
+        deadline = time.monotonic() + FLUSH_S
+        while not done() and (left_s := deadline - time.monotonic()) > 0:
+            try:
+                event = self._inbox.get(timeout=left_s)
+            except queue.Empty:
+                return
+            if isinstance(event, Acknowledged):
+                self._settle(event)
+            elif event is not STOP:
+                return
+
+    def _settle(self, answer: Acknowledged) -> None:
+        self._report_refusal(answer)
+        with self._lock:
+            if ident := self._unanswered.pop(answer.mid, None):
+                # A refused final would be refused for ever; the log has told.
+                self._outbox.remove(ident)
+                self._asleep_ns.pop(ident, None)
 
     def _report_refusal(self, answer: Acknowledged) -> None:
-        if answer.refusal not in self._refused_topics:
-            self._refused_topics.add(answer.refusal)
+        if answer.refusal and answer.refusal not in self._refusals:
+            self._refusals.add(answer.refusal)
             log.error(
                 "the broker refused a message (%s); allow the user %r to write %s",
                 answer.refusal,
                 self._address.username,
                 self.about.topic("#"),
             )
+
+
+class _Reporter:
+    """Logs what happens to the connection: the first of a kind, not its repeats."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._told = ""
+        self._brief = 0
+
+    def failed(self, error: BrokerError) -> None:
+        """No connection came about."""
+        level = logging.ERROR if isinstance(error, BrokerRefusedError) else logging.WARNING
+        log.log(logging.DEBUG if str(error) == self._told else level, "%s", error)
+        self._told = str(error)
+
+    def lost(self, reason: str, lasted_s: float) -> None:
+        """A connection ended."""
+        self._told = ""
+        self._brief = self._brief + 1 if lasted_s < STEADY_S else 0
+        level = logging.WARNING if self._brief < BRIEF_MOST else logging.DEBUG
+        log.log(level, "lost the broker at %s (%s); reconnecting", self._address, reason)
+        if self._brief == BRIEF_MOST:
+            log.error(
+                "the broker at %s closed the last %d connections within seconds: another harkd "
+                'seems to use the client id "%s". Stop it, or give each its own device_id.',
+                self._address,
+                BRIEF_MOST,
+                self._address.client_id,
+            )
+
+
+def asleep_ns() -> int:
+    """Return how long this machine has been suspended since it started, in nanoseconds."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
