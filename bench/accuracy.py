@@ -45,10 +45,10 @@ def main() -> None:
     print("| category | utterances | words | word error rate, % | nothing published |")
     print("|---|---|---|---|---|")
     for category, texts in pairs.items():
-        references, heard = map(list, zip(*texts, strict=True))
+        references, hypotheses = map(list, zip(*texts, strict=True))
         count = sum(len(reference.split()) for reference in references)
-        rate = 100 * jiwer.wer(references, heard)
-        print(f"| {category} | {len(texts)} | {count} | {rate:.1f} | {heard.count('')} |")
+        rate = 100 * jiwer.wer(references, hypotheses)
+        print(f"| {category} | {len(texts)} | {count} | {rate:.1f} | {hypotheses.count('')} |")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,10 @@ install_packages() {
   as_root=""
   if [ "$(id -u)" -ne 0 ]; then
     as_root=sudo
+    if ! command -v sudo >/dev/null; then
+      say "This needs root once: install sudo, or run as root: apt-get install$missing"
+      exit 1
+    fi
   fi
   $as_root apt-get update -q
   # shellcheck disable=SC2086  # a list
@@ -34,7 +38,7 @@ make_environment() {
     exit 1
   fi
   say "Installing harkd and its Python packages into .venv (some minutes on a Pi)"
-  if [ ! -x .venv/bin/python ] || ! .venv/bin/python -c '' 2>/dev/null; then
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # none, or a half-made one
     python3 -m venv --clear .venv
   fi
   options=${2:-}

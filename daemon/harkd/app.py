@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
 
 from harkd import __version__
 from harkd.audio import FileSource, FrameSource, StdinSource
@@ -31,11 +27,10 @@ from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Recognizer
 from harkd.settings import Settings, models_dir, read_password
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
+from harkd.stopper import Stopper
 
 log = logging.getLogger(__name__)
 
-SHUTDOWN_S = 10.0
-"""How long a clean exit may take, with the recognition of what was said last."""
 
 Sink = Callable[[Event], None]
 
@@ -54,8 +49,8 @@ class RunOptions:
     """Write each event to stdout as a JSON line, too."""
 
 
-def run(settings: Settings, options: RunOptions) -> int:
-    """Run until the source ends or a signal comes; return the exit code."""
+def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
+    """Run until the source ends or `stopper` is asked; return the exit code."""
     source = make_source(settings, options)
     installed = find_model(settings)
     address = make_address(settings)
@@ -68,36 +63,38 @@ def run(settings: Settings, options: RunOptions) -> int:
         retain_last=settings.mqtt.retain_last,
         max_age_s=settings.mqtt.max_age_s,
     )
-    with Stopper() as stopper:
-        broker = start_broker(settings, about)
-        publisher = Publisher(address, protocol(settings, broker), about)
-        sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
-        if options.print_events:
-            sinks.append(EventPrinter(about))
+    broker = start_broker(settings, about)
+    publisher = Publisher(address, protocol(settings, broker), about)
+    sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
+    printer = EventPrinter(lambda: publisher.about) if options.print_events else None
+    if printer:
+        sinks.append(printer)
 
-        def sink(event: Event) -> None:
-            for take in sinks:
-                take(event)
+    def sink(event: Event) -> None:
+        for take in sinks:
+            take(event)
 
-        sink(StateChanged(State.STARTING, datetime.now(UTC)))
-        publisher.start()
-        try:
-            recognizer = load(installed, settings)
-            publisher.about = replace(about, provider=recognizer.provider)
-            return run_pipeline(Pipeline(source, recognizer, settings, sink), sink, stopper)
-        except HarkdError as error:
-            sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
-            raise
-        finally:
-            publisher.stop()
-            if broker:
-                broker.stop()
+    sink(StateChanged(State.STARTING, datetime.now(UTC)))
+    publisher.start()
+    try:
+        recognizer = load(installed, settings)
+        publisher.about = replace(about, provider=recognizer.provider)
+        return run_pipeline(Pipeline(source, recognizer, settings, sink), sink, stopper)
+    except HarkdError as error:
+        sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
+        raise
+    finally:
+        publisher.stop()
+        if printer:
+            printer.close()
+        if broker:
+            broker.stop()
 
 
 def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:
     """Run the pipeline until it ends by itself or is stopped."""
-    pipeline.start()
     stopper.stop_with(pipeline.stop)
+    pipeline.start()
     pipeline.wait()
     if pipeline.failure:
         sink(StateChanged(State.FAILED, datetime.now(UTC), str(pipeline.failure)))
@@ -106,54 +103,12 @@ def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:
     return 0
 
 
-class Stopper:
-    """SIGTERM and SIGINT ask for a clean exit; asked twice, or in vain, the process ends at once.
-
-    Used as a context on the main thread, where Python runs signal handlers.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        """True once a signal has come."""
-        self._stop: Callable[[], None] | None = None
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def stop_with(self, stop: Callable[[], None]) -> None:
-        """Call `stop` when a signal comes, or now if one has come already."""
-        self._stop = stop
-        if self.asked:
-            stop()
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            os._exit(128 + number)
-        self.asked = True
-        timer = threading.Timer(SHUTDOWN_S, give_up)
-        timer.daemon = True
-        timer.start()
-        if self._stop:
-            self._stop()
-
-
-def give_up() -> None:
-    """End the process although something still runs; the broker sends our will."""
-    log.error("the daemon did not end within %g s; leaving at once", SHUTDOWN_S)
-    os._exit(1)
-
-
 def make_source(settings: Settings, options: RunOptions) -> FrameSource:
     """Return the source that the command line and the settings name. Raises AudioError."""
     channel = str(settings.audio.channel)
     if options.source == "-":
+        if sys.stdin is None:
+            raise AudioError("--source - needs stdin, which is closed", "pipe raw PCM into harkd")
         return StdinSource(sys.stdin.fileno(), options.rate_hz, options.channels, channel)
     if options.source:
         kind, colon, path = options.source.partition(":")

@@ -160,6 +160,7 @@ class SampleClock:
     """
 
     WINDOW_S = 10
+    LATE_MOST_NS = 1_000_000_000
 
     def __init__(self) -> None:
         self._offsets: deque[tuple[int, int]] = deque()
@@ -171,6 +172,8 @@ class SampleClock:
     def update(self, position: int, captured_ns: int) -> None:
         """Learn that the sample at `position` was captured at `captured_ns` or before."""
         offset = captured_ns - position * 1_000_000_000 // RATE_HZ
+        if self._offsets and offset - self._offsets[0][1] > self.LATE_MOST_NS:
+            self._offsets.clear()  # no callback is that late: the source itself paused
         # The deque rises from left to right, so its left end is the minimum of the window.
         while self._offsets and self._offsets[-1][1] >= offset:
             self._offsets.pop()

@@ -19,9 +19,10 @@ from harkd import __version__
 from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
 from harkd.cli_models import models
-from harkd.errors import AudioFileError, HarkdError
+from harkd.errors import HarkdError
 from harkd.logs import set_up
 from harkd.settings import Settings, find_file, load
+from harkd.stopper import Stopper
 
 if TYPE_CHECKING:
     from harkd.transcribe import FileTranscriber
@@ -57,8 +58,20 @@ def load_settings(explicit: Path | None, *, verbose: bool) -> Settings:
     help="In the microphone's place: wav:PATH (any sound file, in real time), or - for raw 16-bit "
     "PCM on stdin.",
 )
-@click.option("--rate", default=16000, show_default=True, help="Rate of raw PCM in Hz.")
-@click.option("--channels", default=1, show_default=True, help="Channels of raw PCM.")
+@click.option(
+    "--rate",
+    type=click.IntRange(8000, 192000),
+    default=16000,
+    show_default=True,
+    help="Rate of raw PCM in Hz.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Channels of raw PCM.",
+)
 @click.option("--print", "print_events", is_flag=True, help="Write events to stdout as JSON, too.")
 @verbose_option
 def run(
@@ -70,11 +83,13 @@ def run(
     verbose: bool,
 ) -> None:
     """Listen, recognize, publish; until SIGTERM or Ctrl-C, or the end of SOURCE."""
-    settings = load_settings(explicit, verbose=verbose)
-    from harkd import app
+    with Stopper() as stopper:
+        settings = load_settings(explicit, verbose=verbose)
+        from harkd import app
 
-    options = app.RunOptions(source, rate, channels, print_events)
-    sys.exit(app.run(settings, options))
+        options = app.RunOptions(source, rate, channels, print_events)
+        code = app.run(settings, options, stopper)
+    sys.exit(code)
 
 
 @cli.command()
@@ -106,7 +121,7 @@ def transcribe(
         sys.exit(1)
 
 
-def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> AudioFileError | None:
+def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> HarkdError | None:
     """Print one file's text as it is recognized, or its JSON; return what is wrong with it."""
     begin = time.perf_counter()
     found = []
@@ -116,7 +131,7 @@ def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> AudioFile
             found.append(utterance)
             if not as_json:
                 click.echo(utterance.text)
-    except AudioFileError as error:
+    except HarkdError as error:
         fault = error
     if as_json:
         report = {

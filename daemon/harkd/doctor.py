@@ -30,6 +30,7 @@ from harkd.model_package import verify_files
 from harkd.model_store import ModelStore
 from harkd.mqtt_connection import Connection, Inbox, NoAnswerError, ProtocolRefusedError
 from harkd.settings import Settings, models_dir
+from harkd.settings_file import expand
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
@@ -218,7 +219,7 @@ def check_pulse(environ: Mapping[str, str]) -> Check:
                 f"PulseAudio's socket {path} does not answer ({error.strerror or error})",
                 "restart it: systemctl --user restart pipewire-pulse pulseaudio",
             )
-    cookie = Path(environ.get("PULSE_COOKIE") or Path.home() / ".config" / "pulse" / "cookie")
+    cookie = expand(environ.get("PULSE_COOKIE") or "~/.config/pulse/cookie")
     try:
         cookie.read_bytes()
     except PermissionError:

@@ -5,7 +5,6 @@
     HarkdError                  message says what is wrong, `mend` says what to do
     ├── SettingsError           one or more faults of the settings, each with its path
     ├── AudioError              a microphone, a file or stdin cannot be read (mostly worth a retry)
-    │   ├── NoMicrophoneError   nothing matches the wanted device, or nothing is there
     │   └── AudioFileError      a file is no audio, or cannot be opened (never worth a retry)
     ├── ModelError              a model cannot be used
     │   ├── ModelMissingError   it is not installed
@@ -41,10 +40,6 @@ class SettingsError(HarkdError):
 
 class AudioError(HarkdError):
     """Audio cannot be captured or read."""
-
-
-class NoMicrophoneError(AudioError):
-    """No device, or no single device, is what the settings ask for."""
 
 
 class AudioFileError(AudioError):

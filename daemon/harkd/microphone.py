@@ -27,8 +27,12 @@ from harkd.settings import AudioSettings
 
 log = logging.getLogger(__name__)
 
-FIRST_BLOCK_S = 5.0
-"""How long a capture process may take from its start to its first block."""
+FIRST_BLOCK_S, FIRST_BLOCK_MOST_S = 5.0, 20.0
+"""How long a capture process may take to its first block, and after how many failures at most."""
+STEADY_S = 10.0
+"""A microphone that delivered for so long resets the wait before the next start."""
+KILL_S = 2.0
+STALLED = "stalled"
 BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.25, 4.0
 PIPE_BYTES = 1 << 20
 STDERR_LINES = 10
@@ -110,10 +114,14 @@ class CaptureProcess:
         """The end of what the process wrote on stderr, on one line."""
         return " | ".join(line.strip() for line in self._said if line.strip())[-STDERR_CHARACTERS:]
 
-    def kill(self) -> int:
-        """End the process for sure, and return its exit code."""
+    def kill(self) -> int | None:
+        """End the process for sure, and return its exit code, if it has one yet."""
         self._process.kill()
-        code = self._process.wait()
+        code = None
+        try:
+            code = self._process.wait(KILL_S)
+        except subprocess.TimeoutExpired:  # in a driver that hangs; subprocess reaps it later
+            log.warning("the capture process %d hangs in a driver and cannot be ended", self.pid)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
@@ -163,35 +171,50 @@ class Microphone:
 
     def events(self) -> Iterator[SourceEvent]:
         """Yield for ever, until `close()`."""
-        backoff_s = BACKOFF_FIRST_S
+        backoff_s, patience_s = BACKOFF_FIRST_S, FIRST_BLOCK_S
         while not self._closed:
-            self.starts += 1
-            try:
-                process = CaptureProcess(self._settings, self._command)
-            except OSError as error:  # no memory, no process or no file descriptor left
-                yield SourceLost("unknown", f"the capture process does not start ({error})")
-                self._wait(backoff_s * self._jitter())
-                backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
-                continue
-            self.pid = process.pid
-            lost: SourceLost | None = None
-            try:
-                for event in self._run(process):
-                    if isinstance(event, SourceLost):
-                        lost = event
-                        break
-                    if isinstance(event, AudioBlock):
-                        backoff_s = BACKOFF_FIRST_S
-                    yield event
-            finally:
-                code = process.kill()
-                self.pid = 0
+            begin, heard, lost = self._monotonic(), False, None
+            for event in self._one_process(patience_s):
+                if isinstance(event, SourceLost):
+                    lost = event
+                    break
+                heard = heard or isinstance(event, AudioBlock)
+                yield event
             if self._closed or lost is None:
                 return
-            log.debug("capture process ended with %d: %s", code, process.last_words())
             yield lost
+            if heard:
+                patience_s = FIRST_BLOCK_S
+                if self._monotonic() - begin > STEADY_S:
+                    backoff_s = BACKOFF_FIRST_S
+            elif lost.kind == STALLED:
+                # A cold, slow machine may need longer than this to open anything.
+                patience_s = min(patience_s * 2, FIRST_BLOCK_MOST_S)
             self._wait(backoff_s * self._jitter())
             backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+
+    def _one_process(self, patience_s: float) -> Iterator[SourceEvent]:
+        """Start a capture process, yield what it delivers, and end it."""
+        self.starts += 1
+        try:
+            process = CaptureProcess(self._settings, self._command)
+        except OSError as error:  # no memory, no process or no file descriptor left
+            yield SourceLost("unknown", f"the capture process does not start ({error})")
+            return
+        self.pid = process.pid
+        try:
+            lost: SourceLost | None = None
+            for event in self._run(process, patience_s):
+                if isinstance(event, SourceLost):
+                    lost = event
+                    break
+                yield event
+        finally:
+            code = process.kill()
+            self.pid = 0
+            log.debug("capture process ended with %s: %s", code, process.last_words())
+        if lost:
+            yield lost
 
     def close(self) -> None:
         """Make `events()` return; the capture process is killed."""
@@ -201,13 +224,16 @@ class Microphone:
     def _wait(self, seconds: float) -> None:
         select.select([self._waker], [], [], seconds)
 
-    def _run(self, process: CaptureProcess) -> Iterator[SourceEvent]:
+    def _run(self, process: CaptureProcess, patience_s: float) -> Iterator[SourceEvent]:
         """Yield what one capture process delivers; the last event is its loss."""
         converter: MonoConverter | None = None
-        deadline = self._monotonic() + FIRST_BLOCK_S
+        wait_s = patience_s
+        deadline = self._monotonic() + wait_s
         while (ready := self._ready(process, deadline)) is not Ready.WOKEN:
             if ready is Ready.LATE:
-                yield self._stalled(converter)
+                did = "did not open" if converter is None else "sent nothing"
+                reason = f"the microphone {did} within {wait_s:g} s; opening it again"
+                yield SourceLost(STALLED, reason)
                 return
             records = process.read_records()
             if records is None:
@@ -221,12 +247,13 @@ class Microphone:
                     opened: dict[str, Any] = json.loads(payload)
                     converter = self._converter(opened)
                     yield SourceOpened(opened["device"], opened["rate_hz"], opened["channels"])
-                    deadline = self._monotonic() + FIRST_BLOCK_S
+                    deadline = self._monotonic() + wait_s
                 elif kind == capture.KIND_AUDIO and converter is not None:
                     mono, behind_s = converter.convert(payload)
                     gap = bool(flags & capture.FLAG_OVERFLOW)
                     yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap)
-                    deadline = self._monotonic() + self._settings.stall_s
+                    wait_s = self._settings.stall_s
+                    deadline = self._monotonic() + wait_s
 
     def _ready(self, process: CaptureProcess, deadline: float) -> Ready:
         """Wait for records, for `close()` or for the deadline; take stderr in between."""
@@ -251,17 +278,6 @@ class Microphone:
     def _converter(self, opened: dict[str, Any]) -> MonoConverter:
         channel = str(self._settings.channel)
         return MonoConverter(opened["rate_hz"], opened["channels"], channel)
-
-    def _stalled(self, converter: MonoConverter | None) -> SourceLost:
-        if converter is None:
-            return SourceLost(
-                "stalled",
-                f"the microphone did not open within {FIRST_BLOCK_S:g} s; trying again",
-            )
-        return SourceLost(
-            "stalled",
-            f"the microphone sent nothing for {self._settings.stall_s:g} s; opening it again",
-        )
 
 
 def lost_by(report: dict[str, Any]) -> SourceLost:

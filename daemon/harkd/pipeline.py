@@ -89,6 +89,7 @@ class Pipeline:
         self._partials = settings.recognizer.partials
         self._backlog = Backlog(MOST_WAITING, self._interval if self._partials else None)
         self._opened = SourceOpened("", 0, 0)
+        self._heard = False
         self._state: tuple[State, str] | None = None
         self._failures = 0
         self._done = threading.Event()
@@ -145,7 +146,8 @@ class Pipeline:
                     case AudioBlock():
                         self._take(event)
                     case SourceOpened():
-                        self._report_opened(event)
+                        self._opened, self._heard = event, False
+                        self._clock.reset()
                     case SourceLost():
                         self._interrupt()
                         self._report_lost(event)
@@ -155,6 +157,8 @@ class Pipeline:
                 self._set_state(State.LISTENING)
 
     def _take(self, block: AudioBlock) -> None:
+        if not self._heard:
+            self._report_heard(self._opened)
         if block.gap:
             # Positions go on without the lost samples, so older stamps say nothing any more.
             self._clock.reset()
@@ -234,10 +238,9 @@ class Pipeline:
         ago_ns = time.monotonic_ns() - self._clock.at_ns(position)
         return datetime.now(UTC) - timedelta(microseconds=ago_ns // 1000)
 
-    def _report_opened(self, event: SourceOpened) -> None:
-        self._opened = event
-        self._clock.reset()
-        self._set_state(State.LISTENING)
+    def _report_heard(self, event: SourceOpened) -> None:
+        """The first audio is there: only now is it known that the source works."""
+        self._heard = True
         many = "" if event.channels == 1 else "s"
         log.info(
             "listening to %s at %d Hz, %d channel%s",

@@ -1,6 +1,6 @@
 """One segment on its way from the listening thread to the recognition thread.
 
-The listening thread writes (`extend`, `pause`, `resume`, `end`), the recognition thread reads;
+The listening thread writes, the recognition thread reads;
 `Backlog` holds the segments between them under one lock, and decides what is to be done next.
 """
 

@@ -5,10 +5,13 @@ Called on the thread on which an event happens.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,9 @@ from harkd.events import Event, Final, Partial, Rejected, State, StateChanged
 from harkd.messages import About
 
 log = logging.getLogger(__name__)
+
+MOST_LINES = 1000
+CLOSE_S = 1.0
 
 
 def log_event(event: Event) -> None:
@@ -64,16 +70,23 @@ def log_event(event: Event) -> None:
 
 
 class EventPrinter:
-    """Writes events to stdout as JSON lines: the MQTT payload with the topic's name before it."""
+    """Writes events to stdout as JSON lines: the MQTT payload with the topic's name before it.
 
-    def __init__(self, about: About) -> None:
+    On a thread of its own: a reader that is slow, or stopped, must not hold up listening.
+
+    Args:
+        about: Tells what messages say of this daemon now.
+    """
+
+    def __init__(self, about: Callable[[], About]) -> None:
         self._about = about
-        self._lock = threading.Lock()
-        self._open = True
+        self._lines: queue.Queue[bytes | None] = queue.Queue(MOST_LINES)
+        self._thread = threading.Thread(target=self._write, name="print", daemon=True)
+        self._thread.start()
 
     def __call__(self, event: Event) -> None:
-        """Write one event."""
-        about = self._about
+        """Print one event, soon; it is dropped while the reader is `MOST_LINES` behind."""
+        about = self._about()
         match event:
             case Final():
                 message = messages.final(about, event, time.monotonic_ns())[0]
@@ -85,17 +98,24 @@ class EventPrinter:
                 message = messages.state(about, event)
         name = message.topic.removeprefix(about.topic(""))
         line = msgspec.json.encode({"topic": name, **msgspec.json.decode(message.payload)})
-        with self._lock:
-            if self._open:
-                self._write(line + b"\n")
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(line + b"\n")
 
-    def _write(self, line: bytes) -> None:
-        try:
-            sys.stdout.buffer.write(line)
-            sys.stdout.buffer.flush()
-        except OSError as error:  # `| head -1`, a full disk: no reason to stop listening
-            self._open = False
-            log.warning("stdout cannot be written (%s); no more events are printed", error.strerror)
+    def close(self) -> None:
+        """Give the reader a moment for what is left."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=CLOSE_S)
+        self._thread.join(CLOSE_S)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+            except OSError as error:  # `| head -1`, a full disk: no reason to stop listening
+                reason = error.strerror
+                log.warning("stdout cannot be written (%s); no more events are printed", reason)
+                return
 
 
 class MicrophoneHint:

@@ -18,7 +18,7 @@ LAYERS = [
     # What everybody may know.
     {"harkd", "errors", "events"},
     # Pure, and the settings; the recognizer's protocol is types alone.
-    {"settings", "settings_file", "model_package", "messages", "verdict", "logs"}
+    {"settings", "settings_file", "model_package", "messages", "verdict", "logs", "stopper"}
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +45,11 @@ class Gone(io.BytesIO):
 def test_each_event_is_one_json_line_with_its_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     out = Stdout()
     monkeypatch.setattr(sys, "stdout", out)
-    printer = EventPrinter(ABOUT)
+    printer = EventPrinter(lambda: ABOUT)
     printer(LISTENING)
     printer(FINAL)
     printer(Rejected("02", RejectReason.NO_SPEECH, AT, 0.5))
+    printer.close()
     state, final, rejected = map(json.loads, out.bytes.getvalue().splitlines())
     assert (state["topic"], state["state"]) == ("state", "listening")
     assert (final["topic"], final["text"]) == ("transcript/missed", "Licht an, „bitte“.")
@@ -57,11 +60,27 @@ def test_a_reader_that_leaves_is_told_once_and_does_no_harm(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(Gone()))
-    printer = EventPrinter(ABOUT)
+    printer = EventPrinter(lambda: ABOUT)
     printer(LISTENING)
     printer(LISTENING)
+    printer.close()
     assert caplog.text.count("stdout cannot be written (Broken pipe)") == 1
     monkeypatch.undo()
+
+
+def test_a_reader_that_does_not_read_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `harkd run --print | less`: the pipe is full, and the daemon goes on listening."""
+    read_fd, write_fd = os.pipe()
+    out = os.fdopen(write_fd, "w")
+    monkeypatch.setattr(sys, "stdout", out)
+    printer = EventPrinter(lambda: ABOUT)
+    for _ in range(3000):
+        printer(LISTENING)
+    os.close(read_fd)  # lets the printer's thread end
+    printer.close()
+    monkeypatch.undo()
+    with contextlib.suppress(BrokenPipeError):
+        out.close()
 
 
 def test_an_utterance_is_one_line_at_info_with_its_fields(

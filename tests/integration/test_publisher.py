@@ -25,6 +25,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from harkd import mqtt_connection
+from harkd import publisher as publisher_module
 from harkd.broker import EmbeddedBroker, is_taken
 from harkd.errors import BrokerError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
@@ -521,3 +522,115 @@ def test_an_embedded_broker_on_a_taken_port_says_what_to_set(broker: Mosquitto) 
     assert time.monotonic() - begin < 2
     assert "mqtt.port" in told.value.mend
     gc.collect()
+
+
+# ------------------------------------------------------------------ what a review found
+
+
+@contextlib.contextmanager
+def slow_way_to(broker: Mosquitto, delay_s: float) -> Iterator[int]:
+    """A port that leads to the broker, whose first answer takes its time."""
+    server = socket.create_server(("127.0.0.1", 0))
+    opened = [server]
+
+    def pump(source: socket.socket, sink: socket.socket, wait_s: float) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                time.sleep(wait_s)
+                wait_s = 0.0
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                onward = socket.create_connection((broker.host, broker.port))
+                opened.extend((client, onward))
+                threading.Thread(target=pump, args=(client, onward, 0.0), daemon=True).start()
+                threading.Thread(target=pump, args=(onward, client, delay_s), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        for each in opened:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+
+def test_a_stop_while_the_connection_comes_about_leaves_offline_behind(broker: Mosquitto) -> None:
+    """Retained, and with it the state and the final that waited."""
+    with slow_way_to(broker, 0.8) as port, publishing(port, wait=False) as publisher:
+        publisher.publish(replace(LISTENING, state=State.FAILED))
+        publisher.publish(final("Last words."))
+        time.sleep(0.3)
+        publisher.stop()
+    with Subscriber(broker, f"{ROOT}/#") as late:
+        late.wait_for(on("availability"), 5)
+        late.wait_for(on("transcript/last"), 5)
+        kept = {message.topic: message.payload for message in late.messages}
+    assert kept[f"{ROOT}/availability"] == b"offline"
+    assert json.loads(kept[f"{ROOT}/state"])["state"] == "failed"
+
+
+def test_two_daemons_with_one_client_id_are_told_so(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    with publishing(broker.port) as one, publishing(broker.port, wait=False) as other:
+        wait_until(lambda: "seems to use the client id" in caplog.text, "word of the other", 20)
+        del one, other
+    (told, *more) = [line for line in said(caplog, logging.ERROR) if "client id" in line]
+    assert '"harkd-kitchen"' in told
+    assert "device_id" in told
+    assert len(more) <= 1  # each of the two may say it
+
+
+def test_a_final_from_before_the_machine_slept_is_late(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still in suspend; the time asleep is added."""
+    # It comes back after the subscriber has.
+    with Subscriber(broker) as subscriber, publishing(broker.port, jitter=3.0) as publisher:
+        broker.kill()
+        wait_until(lambda: not publisher.connected.is_set(), "loss of the broker", 5)
+        publisher.publish(final("Lights on."))
+        asleep = publisher_module.asleep_ns() + 3600 * 10**9
+        monkeypatch.setattr(publisher_module, "asleep_ns", lambda: asleep)
+        broker.start()
+        subscriber.wait_subscribed()
+        missed = subscriber.wait_for(on("transcript/missed"), 15)
+    assert json.loads(missed.payload)["late"] is True
+    assert texts(subscriber, "transcript") == []
+
+
+def test_a_fault_that_nobody_foresaw_is_logged_and_survived(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon must not go on listening with a dead publisher."""
+    really_open = Connection.open
+
+    def fail_once(_: Connection) -> None:
+        monkeypatch.setattr(Connection, "open", really_open)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Connection, "open", fail_once)
+    with publishing(broker.port) as publisher:
+        assert publisher.connected.is_set()
+    assert "can't start new thread" in caplog.text
+
+
+def test_a_connection_gives_up_a_network_that_confirms_nothing(broker: Mosquitto) -> None:
+    """Else the kernel would deliver a command minutes later, as if it were new."""
+    seen = []
+
+    class Watched(Connection):
+        def _on_socket_open(self, client: Any, data: Any, sock: Any) -> None:
+            super()._on_socket_open(client, data, sock)
+            seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+    connection = Watched(address(broker.port), "5", None, Inbox())
+    connection.open()
+    connection.close()
+    assert seen == [10_000]

@@ -16,6 +16,8 @@ from harkd.recognizer.protocol import Recognizer
 
 log = logging.getLogger(__name__)
 
+RATE_HZ = 16000
+
 FAMILIES = {"moonshine": Moonshine}
 
 
@@ -36,6 +38,11 @@ def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recog
             f'the model {manifest.name} is of the family "{manifest.family}"; this harkd runs '
             + ", ".join(FAMILIES),
             "update harkd, or choose another model with recognizer.model",
+        )
+    if manifest.sample_rate_hz != RATE_HZ:
+        raise ModelError(
+            f"the model {manifest.name} wants {manifest.sample_rate_hz} Hz, not {RATE_HZ} Hz",
+            "choose another model with recognizer.model",
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
