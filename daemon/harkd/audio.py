@@ -209,7 +209,7 @@ def open_sound_file(path: Path) -> Any:
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
         raise AudioFileError(
             f"{path} is no audio file that can be read "
-            f"({getattr(error, 'error_string', 'it has no header')})",
+            f"({getattr(error, 'error_string', 'it has no header').rstrip('.')})",
             "use wav, flac, ogg or mp3",
         ) from error
     if not sound.frames:
@@ -223,14 +223,23 @@ def read_pieces(sound: Any, piece_s: float) -> Iterator[Int16]:
     import soundfile
 
     try:
-        while len(piece := sound.read(round(sound.samplerate * piece_s), "int16", always_2d=True)):
-            yield piece.reshape(-1)  # (frames, channels) → interleaved
+        # As int16, libsndfile would turn all of a float file into zeros.
+        while len(
+            piece := sound.read(round(sound.samplerate * piece_s), "float32", always_2d=True)
+        ):
+            scaled = np.rint(np.nan_to_num(piece) * 32768).clip(-32768, 32767)
+            yield scaled.astype(np.int16).reshape(-1)  # (frames, channels) → interleaved
     except soundfile.LibsndfileError as error:
         raise AudioFileError(
             f"{sound.name} is damaged after {sound.tell() / sound.samplerate:.1f} s "
             f"({error.error_string})",
             "convert it anew",
         ) from error
+
+
+def up_to(channels: int) -> str:
+    """Say which channels there are."""
+    return "1" if channels == 1 else f"1…{channels}"
 
 
 class FileSource:
@@ -253,7 +262,7 @@ class FileSource:
             self._sound.close()
             raise AudioFileError(
                 f"audio.channel is {channel}, but {path} has {channels}",
-                f"set audio.channel to 1…{channels} or mix",
+                f"set audio.channel to {up_to(channels)} or mix",
             )
         self._channel = channel
         self._paced = paced
@@ -296,7 +305,7 @@ class StdinSource:
         if channel != "mix" and int(channel) > channels:
             raise AudioError(
                 f"audio.channel is {channel}, but the input has {channels}",
-                f"set audio.channel to 1…{channels} or mix, or give --channels",
+                f"set audio.channel to {up_to(channels)} or mix, or give --channels",
             )
         self._fd = fd
         self._rate_hz = rate_hz

@@ -5,13 +5,14 @@ Nothing heavy is imported before a command needs it, so ``harkd --help`` is quic
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -106,8 +107,11 @@ def transcribe(
     """
     settings = load_settings(explicit, verbose=verbose)
     from harkd import app
+    from harkd.audio import open_sound_file
     from harkd.transcribe import FileTranscriber
 
+    if len(files) == 1:
+        open_sound_file(files[0]).close()  # say what is wrong before the model is loaded
     recognizer = app.load(app.find_model(settings), settings)
     faults = []
     for path in files:
@@ -148,6 +152,9 @@ def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> HarkdErro
 
 def main() -> None:
     """Entry point: errors that a user can mend are one message on stderr, exit code 1."""
+    # A file name or a text may have what the locale cannot write; a closed stream is no stream.
+    sys.stdout = writable(sys.stdout)
+    sys.stderr = writable(sys.stderr)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -161,3 +168,17 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"harkd: {where}{error.strerror}", err=True)
+        sys.exit(1)
+
+
+def writable(stream: TextIO | None) -> TextIO:
+    """Return the stream, made to write any text; one that leads nowhere in the place of None."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream

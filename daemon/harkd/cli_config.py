@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 import click
 import yaml
 
+from harkd.errors import HarkdError
+from harkd.model_store import ModelStore
 from harkd.settings import (
     Settings,
     describe,
@@ -23,6 +25,7 @@ from harkd.settings import (
     load,
     load_traced,
     models_dir,
+    read_password,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +59,20 @@ def check(file: Path | None, explicit: Path | None) -> None:
     if file and explicit:
         raise click.UsageError("Name the file once: as FILE or with --config.")
     path = find_file(file or explicit, os.environ)
-    load(path, os.environ)
+    settings = load(path, os.environ)
     click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
+    # These depend on who runs harkd and where, so they are no faults of the file.
+    for look in (lambda: read_password(settings.mqtt), lambda: find_model(settings)):
+        try:
+            look()
+        except HarkdError as error:
+            click.echo(f"But here and now: {error}", err=True)
+
+
+def find_model(settings: Settings) -> None:
+    """Look whether the model that the settings name is installed. Raises ModelError."""
+    store = ModelStore(models_dir(settings.models, os.environ))
+    store.locate(settings.recognizer.model)
 
 
 @config.command()

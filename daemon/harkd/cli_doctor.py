@@ -26,7 +26,13 @@ METER_FLOOR_DB = -80.0
 @click.option(
     "--device", default=None, help="The microphone for --meter; audio.device if left out."
 )
-@click.option("--seconds", default=3600.0, help="How long --meter runs.", show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 86400),
+    default=3600.0,
+    help="How long --meter runs.",
+    show_default=True,
+)
 def devices(
     explicit: Path | None, as_json: bool, meter: bool, device: str | None, seconds: float
 ) -> None:

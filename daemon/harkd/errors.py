@@ -19,6 +19,8 @@ An edge translates its library's exceptions into these (``raise … from``).
 
 from __future__ import annotations
 
+COMMANDS = ("harkd ", "pip ", "sudo ")
+
 
 class HarkdError(Exception):
     """Base of all errors that a user can mend."""
@@ -31,7 +33,11 @@ class HarkdError(Exception):
         """What to do about it, in one sentence without a full stop; may be empty."""
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.mend}." if self.mend else self.message
+        if not self.mend:
+            return self.message
+        command = self.mend.startswith(COMMANDS)
+        mend = self.mend if command else self.mend[0].upper() + self.mend[1:]
+        return f"{self.message}. {mend}."
 
 
 class SettingsError(HarkdError):

@@ -120,8 +120,8 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
 
-    def open(self) -> None:
-        """Connect and log in.
+    def open(self, answer_s: float = ANSWER_S) -> None:
+        """Connect and log in, within `answer_s` of the connection.
 
         Raises:
             ProtocolRefusedError: Another version is worth a try.
@@ -135,13 +135,13 @@ class Connection:
         except (OSError, ValueError) as error:
             raise unreachable(where, error) from error
         self._client.loop_start()
-        self._answered.wait(ANSWER_S)
+        self._answered.wait(answer_s)
         if self._code is not None and not self._code.is_failure:
             return
         self.close()
         if self._code is None:
             raise NoAnswerError(
-                f"{where} took the connection but did not answer as an MQTT {self.version} broker",
+                f"{where} took the connection but did not answer as an MQTT broker",
                 "check mqtt.host, mqtt.port and mqtt.protocol",
             )
         raise refused(where, self.version, self._code)

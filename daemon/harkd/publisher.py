@@ -21,6 +21,7 @@ from harkd.errors import BrokerError, BrokerRefusedError
 from harkd.events import Event, Final, Partial, Rejected, StateChanged
 from harkd.messages import About, Message
 from harkd.mqtt_connection import (
+    ANSWER_S,
     GOODBYE_S,
     Acknowledged,
     Address,
@@ -34,7 +35,10 @@ from harkd.outbox import MemoryOutbox, Outbox
 
 log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 60.0
+BACKOFF_FIRST_S, BACKOFF_MOST_S, BACKOFF_REFUSED_S = 1.0, 10.0, 60.0
+"""An absent broker is looked for often enough that a final spoken meanwhile is not yet late."""
+HASTY_S = 3.0
+"""How long a broker may take to answer a version where another is left to try."""
 FLUSH_S = 2.0
 """How long a clean exit waits for the broker's answers, and again for the one to `offline`."""
 STEADY_S = 10.0
@@ -121,10 +125,17 @@ class Publisher:
         # A machine that slept meanwhile has a monotonic clock that stood still.
         slept_ns = asleep_ns() - self._asleep_ns.get(final.id, asleep_ns())
         now_ns = time.monotonic_ns() + slept_ns
-        mids = [self._send(message) for message in messages.final(self.about, final, now_ns)]
+        outgoing = messages.final(self.about, final, now_ns)
+        mids = [self._send(message) for message in outgoing]
         # A broker answers in order: the last answer is one for all of them.
         if (mid := mids[-1]) is not None:
             self._unanswered[mid] = final.id
+            if outgoing[0].topic == self.about.topic("transcript/missed"):
+                log.warning(
+                    "final %s is older than %g s: sent to transcript/missed",
+                    final.id,
+                    self.about.max_age_s,
+                )
 
     # ----------------------------------------------------------------- mqtt thread
 
@@ -144,7 +155,7 @@ class Publisher:
                     backoff_s = BACKOFF_FIRST_S
             except BrokerError as error:
                 reporter.failed(error)
-                least_s = BACKOFF_MOST_S if isinstance(error, BrokerRefusedError) else 0.0
+                least_s = BACKOFF_REFUSED_S if isinstance(error, BrokerRefusedError) else 0.0
             except Exception:
                 log.exception("the connection to %s failed in an unexpected way", self._address)
             self._stopping.wait(max(least_s, backoff_s) * self._jitter())
@@ -162,7 +173,7 @@ class Publisher:
             self._inbox = queue.SimpleQueue()
             connection = Connection(self._address, version, will, self._inbox)
             try:
-                connection.open()
+                connection.open(ANSWER_S if version == self._versions[-1] else HASTY_S)
             except (ProtocolRefusedError, NoAnswerError) as error:
                 refused = isinstance(error, ProtocolRefusedError)
                 last = version == self._versions[-1] or (version == self._good and not refused)
@@ -273,7 +284,8 @@ class _Reporter:
         self._told = ""
         self._brief = self._brief + 1 if lasted_s < STEADY_S else 0
         level = logging.WARNING if self._brief < BRIEF_MOST else logging.DEBUG
-        log.log(level, "lost the broker at %s (%s); reconnecting", self._address, reason)
+        why = "it closed the connection" if reason == "Unspecified error" else reason
+        log.log(level, "lost the broker at %s (%s); reconnecting", self._address, why)
         if self._brief == BRIEF_MOST:
             log.error(
                 "the broker at %s closed the last %d connections within seconds: another harkd "

@@ -1,4 +1,4 @@
-"""Clean exits on SIGTERM and SIGINT. Loads nothing, so that it can be in force from the start."""
+"""Clean exits on SIGTERM, SIGINT and SIGHUP. Loads nothing, so that it can be in force early."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SHUTDOWN_S = 10.0
 
 
 class Stopper:
-    """SIGTERM and SIGINT ask for a clean exit; asked twice, or in vain, the process ends at once.
+    """SIGTERM, SIGINT and SIGHUP ask for a clean exit.
+
+    Asked twice, or in vain for `SHUTDOWN_S`, the process ends at once.
 
     Used as a context on the main thread, where Python runs signal handlers.
     """
@@ -29,8 +31,9 @@ class Stopper:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._on_signal)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a background job
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -37,7 +37,7 @@ def run(*words: str | Path) -> Result:
 def test_check_of_good_settings_says_which_file_it_read(file: Path) -> None:
     for result in (run("check", file), run("check", "--config", file)):
         assert result.exit_code == 0
-        assert result.output == f"{file}: no faults\n"
+        assert result.stdout == f"{file}: no faults\n"
 
 
 def test_check_without_a_file_says_that_the_defaults_apply() -> None:
@@ -122,3 +122,12 @@ def test_the_command_loads_nothing_that_recognizes() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_check_says_what_is_missing_here_though_it_is_no_fault_of_the_file(file: Path) -> None:
+    """Whose file the password is, and where models lie, depends on who runs harkd."""
+    file.write_text("mqtt: {host: pi, username: me, password_file: /no/such/file}\n")
+    result = run("check", file)
+    assert result.exit_code == 0
+    assert "/no/such/file" in result.stderr
+    assert "harkd models pull" in result.stderr

@@ -174,7 +174,7 @@ def test_a_probe_that_hangs_is_killed_and_the_sound_system_is_blamed(
     monkeypatch.setattr(devices, "PROBE_S", 0.2)
     fake_probe(f"echo $$ > {tmp_path}/pid; exec sleep 60")
     begin = time.monotonic()
-    with pytest.raises(AudioError, match=r"did not answer within 0\.2 s.*restart PulseAudio"):
+    with pytest.raises(AudioError, match=r"did not answer within 0\.2 s.*Restart PulseAudio"):
         list_devices(probe=True)
     assert time.monotonic() - begin < 2
     with pytest.raises(ProcessLookupError):
@@ -192,7 +192,7 @@ def test_a_probe_that_crashes_says_how_to_see_more(
 
 def test_a_probe_without_portaudio_says_what_to_install(fake_probe: Callable[[str], None]) -> None:
     fake_probe(as_echo({"devices": [], "sources": [], "error": "no PortAudio", "mend": "apt"}))
-    with pytest.raises(AudioError, match=r"no PortAudio\. apt"):
+    with pytest.raises(AudioError, match=r"no PortAudio\. Apt"):
         list_devices(probe=True)
 
 

@@ -102,7 +102,7 @@ def test_an_exception_stays_on_its_line(log: logging.Logger) -> None:
         log.exception("failed")
     (entry,) = lines(stream)
     assert str(entry["exception"]).startswith("Traceback")
-    assert "HarkdError: it is broken. mend it." in str(entry["exception"])
+    assert "HarkdError: it is broken. Mend it." in str(entry["exception"])
 
 
 # ------------------------------------------------------------------ for a person

@@ -210,3 +210,49 @@ def test_doctor_sees_a_machine_that_works_and_one_that_does_not(
     assert bad.returncode == 1
     assert "each sample is zero" in bad.stdout
     assert "nothing listens at" in bad.stdout
+
+
+def test_nothing_is_told_to_anybody_about_this_machine(
+    env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    """onnxruntime's own telemetry would write a device id below the home and look up its maker."""
+    home = tmp_path / "home"
+    home.mkdir()
+    home_env = {**env, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+    done = harkd("transcribe", str(model_dir / "samples" / "beckett.wav"), env=home_env)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in home.rglob("*")] == []
+
+
+def test_a_float_file_is_heard(env: dict[str, str], model_dir: Path, tmp_path: Path) -> None:
+    """Read as int16, libsndfile would give zeros."""
+    samples, rate_hz = soundfile.read(model_dir / "samples" / "beckett.wav", dtype="float32")
+    wav = tmp_path / "float.wav"
+    soundfile.write(wav, samples, rate_hz, subtype="FLOAT")
+    assert plain(harkd("transcribe", str(wav), env=env).stdout).startswith("ever tried")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--rate", "0"), ("--rate", "-5"), ("--rate", "9" * 20), ("--channels", "0")],
+)
+def test_nonsense_for_raw_pcm_is_refused_before_anything_starts(
+    words: tuple[str, str], env: dict[str, str]
+) -> None:
+    done = harkd("run", "--source", "-", *words, env=env)
+    assert done.returncode == 2
+    assert "is not in the range" in done.stderr
+
+
+def test_a_full_disk_behind_stdout_is_one_line(env: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harkd", "config", "example"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env},
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == "harkd: No space left on device"

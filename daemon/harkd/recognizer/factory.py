@@ -11,7 +11,7 @@ import numpy as np
 from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.moonshine import Moonshine
-from harkd.recognizer.onnx import choose_threads, give_back_memory
+from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
 from harkd.recognizer.protocol import Recognizer
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recog
     except RecognitionError as error:
         raise ModelDamagedError(
             f"the files in {folder} load, but do not work together: {error.message}",
-            "`harkd models verify` checks them, `harkd models pull --force` fetches them anew",
+            fetch_anew(folder / "model.yaml"),
         ) from error
     give_back_memory()
     log.info(

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest
-from harkd.recognizer.onnx import first_line, give_back_memory, open_session, provider_of
+from harkd.recognizer.onnx import (
+    fetch_anew,
+    first_line,
+    give_back_memory,
+    open_session,
+    provider_of,
+)
 from harkd.recognizer.protocol import Hypothesis
 
 RATE_HZ = 16000
@@ -60,7 +66,7 @@ class Tokenizer:
         if at != len(data) or len(self._tokens) <= TOKEN_END:
             raise ModelDamagedError(
                 f"{path} is no tokenizer, or is cut off after {len(self._tokens)} tokens",
-                "`harkd models pull --force` fetches the model anew",
+                fetch_anew(path),
             )
 
     def __len__(self) -> int:
@@ -100,7 +106,7 @@ class Moonshine:
                 raise ModelDamagedError(
                     f"{folder / 'model.yaml'} names no {role} file, which the family moonshine "
                     "needs",
-                    "`harkd models pull --force` fetches the model anew",
+                    fetch_anew(folder / "model.yaml"),
                 )
         self.name = manifest.name
         self.language = manifest.languages[0]
@@ -149,7 +155,7 @@ class Moonshine:
             raise ModelDamagedError(
                 f"{paths['tokenizer']} has {known} tokens, but the decoder "
                 f"{vocabulary}: they are not from one model",
-                "`harkd models pull --force` fetches the model anew",
+                fetch_anew(paths["tokenizer"]),
             )
         self._empty = {
             name: np.zeros((1, inputs[name].shape[1], 0, inputs[name].shape[3]), np.float32)

@@ -8,9 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-
 from harkd.errors import ModelDamagedError
+
+# Its Linux wheels phone home from 1.29 on, and write a device id into ~/.cache, unless this is set
+# before the library is loaded (microsoft/onnxruntime#27379). No other module may import it.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 onnxruntime.set_default_logger_severity(3)  # its warnings are for makers of models
 PROVIDER_NAMES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
@@ -42,7 +45,7 @@ def open_session(path: Path, threads: int) -> Any:
         raise ModelDamagedError(
             f"{path} is no model that onnxruntime {onnxruntime.__version__} can load "
             f"({first_line(error)})",
-            "`harkd models verify` checks its files, `harkd models pull --force` fetches them anew",
+            fetch_anew(path),
         ) from error
 
 
@@ -50,6 +53,12 @@ def provider_of(session: Any) -> str:
     """Return the name of the provider that the session really uses, read back from it."""
     used: str = session.get_providers()[0]
     return PROVIDER_NAMES.get(used, used)
+
+
+def fetch_anew(path: Path) -> str:
+    """Say how to replace the model that a file belongs to."""
+    name = path.parent.name
+    return f"`harkd models verify {name}` checks it, `harkd models pull {name} --force` replaces it"
 
 
 def give_back_memory() -> None:
