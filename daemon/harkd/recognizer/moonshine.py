@@ -113,8 +113,8 @@ class Moonshine:
         self.max_segment_s = manifest.limits.max_segment_s
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self._tokens_per_s = manifest.limits.max_tokens_per_s
-        self._encoder = open_session(paths["encoder"], threads)
-        self._decoder = open_session(paths["decoder"], threads)
+        self._encoder = open_session(paths["encoder"], threads, arena=False)
+        self._decoder = open_session(paths["decoder"], threads, arena=True)
         self.provider = provider_of(self._decoder)
         self._read_shapes(paths)
 

@@ -28,13 +28,22 @@ def choose_threads(wanted: int) -> int:
     return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) - 1))
 
 
-def open_session(path: Path, threads: int) -> Any:
-    """Load one model file on the CPU. Raises ModelDamagedError where onnxruntime cannot."""
+def open_session(path: Path, threads: int, *, arena: bool) -> Any:
+    """Load one model file on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads for each pass.
+        arena: Whether onnxruntime keeps the memory of a pass for the next one. Good where each pass
+            needs the same; where they grow with the audio, it would keep the longest for ever.
+
+    Raises:
+        ModelDamagedError: onnxruntime cannot load it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # The arena would keep the longest segment's memory for ever; without it a pass costs 3 % more.
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = arena
     # Spinning workers would burn a core between the passes; they gain 10 % of wall time at most.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
