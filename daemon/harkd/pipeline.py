@@ -22,8 +22,9 @@ from ulid import ULID
 
 from harkd.audio import RATE_HZ, AudioBlock, FrameSource, SampleClock, SourceLost, SourceOpened
 from harkd.errors import HarkdError, RecognitionError
-from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
-from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
+from harkd.events import Event, Final, Rejected, RejectReason, State, StateChanged
+from harkd.recognition import SegmentRecognition
+from harkd.recognizer.protocol import Recognizer
 from harkd.segment import Backlog, History, Progress, Segment, Task
 from harkd.segmenter import (
     Segmenter,
@@ -269,11 +270,11 @@ class Pipeline:
     # -------------------------------------------------------------- recognition thread
 
     def _recognize(self) -> None:
-        worker: _Worker | None = None
+        worker: SegmentRecognition | None = None
         progress = Progress()
         while work := self._backlog.next_task(progress):
             segment, task, limit = work
-            worker = worker or _Worker(segment, self._recognizer, self._sink)
+            worker = worker or SegmentRecognition(segment, self._recognizer, self._sink)
             if task is Task.FINISH:
                 self._sink(self._finished(worker, limit))
                 worker, progress = None, Progress()
@@ -288,7 +289,7 @@ class Pipeline:
             progress.accepted = limit
             progress.next_at = limit + max(self._interval, COST_FACTOR * cost)
 
-    def _update(self, worker: _Worker, limit: int) -> None:
+    def _update(self, worker: SegmentRecognition, limit: int) -> None:
         """Recognize what has been said so far; a failure here is not yet one of the segment."""
         if self._failures >= FAILURES_IN_A_ROW:
             return
@@ -297,7 +298,7 @@ class Pipeline:
         except RecognitionError as error:
             log.warning("segment %s, so far: %s", worker.segment.id, error)
 
-    def _finished(self, worker: _Worker, limit: int) -> Final | Rejected:
+    def _finished(self, worker: SegmentRecognition, limit: int) -> Final | Rejected:
         """Return the segment's end, whatever happens."""
         if self._failures >= FAILURES_IN_A_ROW:
             return worker.rejected(RejectReason.FAILED)
@@ -311,7 +312,7 @@ class Pipeline:
             return worker.rejected(RejectReason.FAILED)
         return verdict
 
-    def _verdict(self, worker: _Worker, limit: int) -> Final | Rejected:
+    def _verdict(self, worker: SegmentRecognition, limit: int) -> Final | Rejected:
         ended = worker.segment.ended
         if ended and too_short(ended.voiced_ms, self._min_speech_ms):
             return worker.rejected(RejectReason.TOO_SHORT)
@@ -319,81 +320,3 @@ class Pipeline:
         self._failures = 0
         reason = rejection(hypothesis, self._min_confidence)
         return worker.rejected(reason) if reason else worker.final(hypothesis)
-
-
-class _Worker:
-    """Recognition of one segment, from its first update to its final."""
-
-    def __init__(
-        self,
-        segment: Segment,
-        recognizer: Recognizer,
-        sink: Callable[[Event], None],
-    ) -> None:
-        self.segment = segment
-        self._recognizer = recognizer
-        self._stream: Stream | None = None
-        self._sink = sink
-        self._accepted = 0
-        self._rev = 0
-        self._text = ""
-
-    def update(self, limit: int, *, tell: bool) -> None:
-        """Recognize up to sample `limit` and, with `tell`, publish what is new."""
-        hypothesis = self._fed(limit).hypothesis()
-        if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
-            self._rev += 1
-            self._text = hypothesis.text
-            self._sink(
-                Partial(
-                    id=self.segment.id,
-                    rev=self._rev,
-                    text=hypothesis.text,
-                    confidence=hypothesis.confidence,
-                    started_at=self.segment.started_at,
-                    duration_s=max(0, limit - self.segment.lead_samples) / RATE_HZ,
-                    language=self._recognizer.language,
-                    model=self._recognizer.name,
-                )
-            )
-
-    def finish(self, limit: int) -> Hypothesis:
-        """Return the segment's last hypothesis, over its audio up to sample `limit`."""
-        return self._fed(limit).finish()
-
-    def final(self, hypothesis: Hypothesis) -> Final:
-        """Make the final."""
-        return Final(
-            id=self.segment.id,
-            rev=self._rev + 1,
-            text=hypothesis.text,
-            confidence=hypothesis.confidence,
-            started_at=self.segment.started_at,
-            ended_at=self.segment.started_at + timedelta(seconds=self._duration_s),
-            duration_s=self._duration_s,
-            speech_end_ns=self.segment.speech_end_ns,
-            endpoint_ns=self.segment.closed_ns,
-            language=self._recognizer.language,
-            model=self._recognizer.name,
-            words=hypothesis.words,
-        )
-
-    def rejected(self, reason: RejectReason) -> Rejected:
-        """Make the rejection."""
-        segment = self.segment
-        return Rejected(segment.id, reason, segment.started_at, self._duration_s)
-
-    @property
-    def _duration_s(self) -> float:
-        ended = self.segment.ended
-        return (ended.speech_end - ended.speech_start) / RATE_HZ if ended else 0.0
-
-    def _fed(self, limit: int) -> Stream:
-        """Return the stream after it has taken the audio up to sample `limit`."""
-        if self._stream is None or limit < self._accepted:
-            # Shorter than before: a cut lies before audio that a partial has seen.
-            self._stream = self._recognizer.stream()
-            self._accepted = 0
-        self._stream.accept(self.segment.audio(self._accepted, limit))
-        self._accepted = limit
-        return self._stream

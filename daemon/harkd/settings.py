@@ -21,20 +21,8 @@ import platformdirs
 from msgspec import Meta
 
 from harkd.errors import SettingsError
-from harkd.settings_file import (
-    Entry,
-    Fault,
-    Keys,
-    Leaf,
-    expand,
-    find_file,
-    judge,
-    leaves_of,
-    read_environment,
-    read_file,
-    read_small,
-    unknown,
-)
+from harkd.settings_file import Entry, Fault, Keys, expand, find_file, read_file, read_small
+from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
 
 __all__ = [
     "LEAVES",

@@ -18,13 +18,22 @@ LAYERS = [
     # What everybody may know.
     {"harkd", "errors", "events"},
     # Pure, and the settings; the recognizer's protocol is types alone.
-    {"settings", "settings_file", "model_package", "messages", "verdict", "logs", "stopper"}
+    {
+        "settings",
+        "settings_file",
+        "settings_leaf",
+        "model_package",
+        "messages",
+        "verdict",
+        "logs",
+        "stopper",
+    }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"model_catalogue", "model_store", "mqtt_connection", "publisher", "outbox", "broker"},
-    {"pipeline", "sinks", "transcribe"},
+    {"pipeline", "recognition", "sinks", "transcribe"},
     {"app", "doctor"},
     {"cli", "cli_config", "cli_doctor", "cli_models", "__main__"},
 ]

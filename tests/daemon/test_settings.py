@@ -27,7 +27,8 @@ from harkd.settings import (
     models_dir,
     read_password,
 )
-from harkd.settings_file import Keys, Leaf
+from harkd.settings_file import Keys
+from harkd.settings_leaf import Leaf
 
 Write = Callable[[str | bytes], Path]
 

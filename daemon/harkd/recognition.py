@@ -1,0 +1,92 @@
+"""Recognition of one segment, from its first partial to its end: revisions, texts, messages' facts.
+
+Runs on the recognition thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from harkd.audio import RATE_HZ
+from harkd.events import Event, Final, Partial, Rejected, RejectReason
+from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
+from harkd.segment import Segment
+
+
+class SegmentRecognition:
+    """Recognition of one segment, from its first update to its final."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        recognizer: Recognizer,
+        sink: Callable[[Event], None],
+    ) -> None:
+        self.segment = segment
+        self._recognizer = recognizer
+        self._stream: Stream | None = None
+        self._sink = sink
+        self._accepted = 0
+        self._rev = 0
+        self._text = ""
+
+    def update(self, limit: int, *, tell: bool) -> None:
+        """Recognize up to sample `limit` and, with `tell`, publish what is new."""
+        hypothesis = self._fed(limit).hypothesis()
+        if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
+            self._rev += 1
+            self._text = hypothesis.text
+            self._sink(
+                Partial(
+                    id=self.segment.id,
+                    rev=self._rev,
+                    text=hypothesis.text,
+                    confidence=hypothesis.confidence,
+                    started_at=self.segment.started_at,
+                    duration_s=max(0, limit - self.segment.lead_samples) / RATE_HZ,
+                    language=self._recognizer.language,
+                    model=self._recognizer.name,
+                )
+            )
+
+    def finish(self, limit: int) -> Hypothesis:
+        """Return the segment's last hypothesis, over its audio up to sample `limit`."""
+        return self._fed(limit).finish()
+
+    def final(self, hypothesis: Hypothesis) -> Final:
+        """Make the final."""
+        return Final(
+            id=self.segment.id,
+            rev=self._rev + 1,
+            text=hypothesis.text,
+            confidence=hypothesis.confidence,
+            started_at=self.segment.started_at,
+            ended_at=self.segment.started_at + timedelta(seconds=self._duration_s),
+            duration_s=self._duration_s,
+            speech_end_ns=self.segment.speech_end_ns,
+            endpoint_ns=self.segment.closed_ns,
+            language=self._recognizer.language,
+            model=self._recognizer.name,
+            words=hypothesis.words,
+        )
+
+    def rejected(self, reason: RejectReason) -> Rejected:
+        """Make the rejection."""
+        segment = self.segment
+        return Rejected(segment.id, reason, segment.started_at, self._duration_s)
+
+    @property
+    def _duration_s(self) -> float:
+        ended = self.segment.ended
+        return (ended.speech_end - ended.speech_start) / RATE_HZ if ended else 0.0
+
+    def _fed(self, limit: int) -> Stream:
+        """Return the stream after it has taken the audio up to sample `limit`."""
+        if self._stream is None or limit < self._accepted:
+            # Shorter than before: a cut lies before audio that a partial has seen.
+            self._stream = self._recognizer.stream()
+            self._accepted = 0
+        self._stream.accept(self.segment.audio(self._accepted, limit))
+        self._accepted = limit
+        return self._stream
