@@ -21,7 +21,8 @@ import jiwer
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from harkd.app import find_model, load  # noqa: E402
+from harkd.app import load  # noqa: E402
+from harkd.model_store import find_model  # noqa: E402
 from harkd.settings import find_file  # noqa: E402
 from harkd.settings import load as load_settings  # noqa: E402
 from harkd.transcribe import FileTranscriber  # noqa: E402

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from harkd.app import find_model, load
+from harkd.app import load
+from harkd.model_store import find_model
 from harkd.recognizer.protocol import Recognizer
 from harkd.settings import Settings, find_file
 from harkd.settings import load as load_settings

@@ -6,7 +6,6 @@ Runs on the main thread, which only waits once all is built.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,12 +19,13 @@ from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, State, StateChanged
 from harkd.messages import About
 from harkd.microphone import Microphone
-from harkd.model_store import InstalledModel, ModelStore
+from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_connection import Address
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Recognizer
-from harkd.settings import Settings, models_dir, read_password
+from harkd.settings import Settings, read_password
+from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
 
@@ -117,14 +117,8 @@ def make_source(settings: Settings, options: RunOptions) -> FrameSource:
                 f'--source "{options.source}" is not known',
                 "use wav:PATH, or - for raw PCM on stdin, or leave it out for the microphone",
             )
-        return FileSource(Path(path).expanduser(), channel)
+        return FileSource(expand(path), channel)
     return Microphone(settings.audio)
-
-
-def find_model(settings: Settings) -> InstalledModel:
-    """Return the model that the settings name, without any network. Raises ModelError."""
-    store = ModelStore(models_dir(settings.models, os.environ))
-    return store.locate(settings.recognizer.model)
 
 
 def sample_of(installed: InstalledModel) -> Path | None:

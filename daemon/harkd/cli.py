@@ -108,11 +108,12 @@ def transcribe(
     settings = load_settings(explicit, verbose=verbose)
     from harkd import app
     from harkd.audio import open_sound_file
+    from harkd.model_store import find_model
     from harkd.transcribe import FileTranscriber
 
     if len(files) == 1:
         open_sound_file(files[0]).close()  # say what is wrong before the model is loaded
-    recognizer = app.load(app.find_model(settings), settings)
+    recognizer = app.load(find_model(settings), settings)
     faults = []
     for path in files:
         if len(files) > 1 and not as_json:

@@ -16,7 +16,7 @@ import click
 import yaml
 
 from harkd.errors import HarkdError
-from harkd.model_store import ModelStore
+from harkd.model_store import find_model
 from harkd.settings import (
     Settings,
     describe,
@@ -67,12 +67,6 @@ def check(file: Path | None, explicit: Path | None) -> None:
             look()
         except HarkdError as error:
             click.echo(f"But here and now: {error}", err=True)
-
-
-def find_model(settings: Settings) -> None:
-    """Look whether the model that the settings name is installed. Raises ModelError."""
-    store = ModelStore(models_dir(settings.models, os.environ))
-    store.locate(settings.recognizer.model)
 
 
 @config.command()

@@ -27,9 +27,9 @@ from harkd.broker import LOOPBACK, is_taken
 from harkd.devices import Level, listen
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
-from harkd.model_store import ModelStore
+from harkd.model_store import find_model, store_of
 from harkd.mqtt_connection import Connection, Inbox, NoAnswerError, ProtocolRefusedError
-from harkd.settings import Settings, models_dir
+from harkd.settings import Settings
 from harkd.settings_file import expand
 
 LISTEN_S = 2.0
@@ -276,7 +276,7 @@ def check_microphone(settings: Settings) -> Iterator[Check]:
 
 def check_model(settings: Settings) -> Iterator[Check]:
     """Check each file of the model, load it, and see whether this machine keeps up."""
-    installed = app.find_model(settings)
+    installed = find_model(settings)
     name = installed.manifest.name
     if faults := verify_files(installed.dir, installed.manifest, quick=False):
         listed = ", ".join(str(fault) for fault in faults)
@@ -284,7 +284,7 @@ def check_model(settings: Settings) -> Iterator[Check]:
             "model",
             Status.FAIL,
             f"{installed.dir} is damaged: {listed}",
-            ModelStore(models_dir(settings.models, os.environ)).mend(name),
+            store_of(settings).mend(name),
         )
         return
     recognizer = app.load(installed, settings)

@@ -28,6 +28,8 @@ from harkd.model_package import (
     load_manifest,
     verify_files,
 )
+from harkd.settings import Settings, models_dir
+from harkd.settings_file import expand
 
 _STAGING, _OLD = ".staging-", ".old-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -199,7 +201,7 @@ class ModelStore:
     def _dir(self, name: str) -> Path:
         """Return the directory of a model, which exists."""
         is_path = "/" in name
-        directory = Path(name).expanduser().absolute() if is_path else self.root / name
+        directory = expand(name).absolute() if is_path else self.root / name
         try:
             exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
         except OSError as error:
@@ -296,6 +298,16 @@ class ModelStore:
         if not os.path.lexists(target):
             return None
         return target.rename(Path(tempfile.mkdtemp(prefix=_OLD, dir=self.root)) / target.name)
+
+
+def store_of(settings: Settings) -> ModelStore:
+    """Return the store that the settings, or the environment, name."""
+    return ModelStore(models_dir(settings.models, os.environ))
+
+
+def find_model(settings: Settings) -> InstalledModel:
+    """Return the model that the settings name, without any network. Raises ModelError."""
+    return store_of(settings).locate(settings.recognizer.model)
 
 
 def _delete(path: Path) -> None:

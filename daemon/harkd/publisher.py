@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from harkd import messages
 from harkd.errors import BrokerError, BrokerRefusedError
@@ -78,7 +79,6 @@ class Publisher:
         self._state: Message | None = None
         self._connection: Connection | None = None
         self._unanswered: dict[int, str] = {}
-        self._asleep_ns: dict[str, int] = {}
         self._inbox: Inbox = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._refusals: set[str] = set()
@@ -102,9 +102,10 @@ class Publisher:
                 case Rejected():
                     self._send(messages.rejected(self.about, event))
                 case Final():
-                    self._asleep_ns[event.id] = asleep_ns()
-                    self._outbox.add(event)
-                    self._send_final(event)
+                    # The monotonic clock stands still while the machine sleeps; its age must not.
+                    awake = replace(event, speech_end_ns=event.speech_end_ns + asleep_ns())
+                    self._outbox.add(awake)
+                    self._send_final(awake)
 
     def stop(self) -> None:
         """Wait a little for the broker's answers, say `offline`, and disconnect."""
@@ -122,10 +123,7 @@ class Publisher:
         return self._connection.send(message) if self._connection else None
 
     def _send_final(self, final: Final) -> None:
-        # A machine that slept meanwhile has a monotonic clock that stood still.
-        slept_ns = asleep_ns() - self._asleep_ns.get(final.id, asleep_ns())
-        now_ns = time.monotonic_ns() + slept_ns
-        outgoing = messages.final(self.about, final, now_ns)
+        outgoing = messages.final(self.about, final, time.monotonic_ns() + asleep_ns())
         mids = [self._send(message) for message in outgoing]
         # A broker answers in order: the last answer is one for all of them.
         if (mid := mids[-1]) is not None:
@@ -169,28 +167,28 @@ class Publisher:
         """
         will = messages.availability(self.about, online=False)
         silent = False
-        for version in sorted(self._versions, key=lambda each: each != self._good):
+        failure = BrokerError("there is no MQTT version to try", "set mqtt.protocol to auto")
+        *_, last = versions = sorted(self._versions, key=lambda each: each != self._good)
+        for version in versions:
             self._inbox = queue.SimpleQueue()
             connection = Connection(self._address, version, will, self._inbox)
             try:
-                connection.open(ANSWER_S if version == self._versions[-1] else HASTY_S)
+                connection.open(ANSWER_S if version in (last, self._good) else HASTY_S)
             except (ProtocolRefusedError, NoAnswerError) as error:
+                failure = error
                 refused = isinstance(error, ProtocolRefusedError)
-                last = version == self._versions[-1] or (version == self._good and not refused)
-                if last or self._stopping.is_set():
-                    raise
+                if self._stopping.is_set() or (version == self._good and not refused):
+                    break
                 silent = silent or not refused
-                level = logging.INFO if refused else logging.DEBUG
-                log.log(level, "%s; trying another MQTT", error.message)
+                if version != last:
+                    level = logging.INFO if refused else logging.DEBUG
+                    log.log(level, "%s; trying another MQTT", error.message)
                 continue
             log.info("connected to the broker at %s with MQTT %s", self._address, version)
             if not silent:
                 self._good = version
             return connection
-        raise BrokerRefusedError(
-            f"the broker at {self._address} speaks none of MQTT {', '.join(self._versions)}",
-            "check mqtt.host and mqtt.port",
-        )
+        raise failure
 
     def _serve(self, connection: Connection) -> str:
         """Publish what waits, then handle answers until the connection is over."""
@@ -252,7 +250,6 @@ class Publisher:
             if ident := self._unanswered.pop(answer.mid, None):
                 # A refused final would be refused for ever; the log has told.
                 self._outbox.remove(ident)
-                self._asleep_ns.pop(ident, None)
 
     def _report_refusal(self, answer: Acknowledged) -> None:
         if answer.refusal and answer.refusal not in self._refusals:

@@ -13,11 +13,9 @@ from datetime import datetime
 from enum import Enum, auto
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harkd.audio import Int16
 from harkd.segmenter import SpeechEnded
-
-Int16 = NDArray[np.int16]
 
 
 class History:

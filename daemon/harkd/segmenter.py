@@ -19,19 +19,16 @@ from enum import Enum, auto
 
 import numpy as np
 import webrtcvad
-from numpy.typing import NDArray
 
+from harkd.audio import RATE_HZ, Int16
 from harkd.settings import EndpointSettings, VadSettings
 
-RATE_HZ = 16000
 FRAME_MS = 20
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
 RESUME_FRAMES = 2
 """So many voiced frames in a row count as speech again; a single one is a click."""
 CUT_SEARCH_FRAMES = 1000 // FRAME_MS
 CUT_SMOOTH_FRAMES = 3
-
-Int16 = NDArray[np.int16]
 
 
 def within(endpoint: EndpointSettings, max_segment_s: float) -> EndpointSettings:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fakes import frames_of, is_loud, silence, speech, split
+from harkd.audio import RATE_HZ
 from harkd.segmenter import (
     FRAME_MS,
     FRAME_SAMPLES,
-    RATE_HZ,
     Cause,
     Segmenter,
     SegmentEvent,

@@ -49,3 +49,14 @@ def alsa_mic_factory(alsa_plugin: Path, tmp_path: Path) -> Iterator[Callable[...
             return stack.enter_context(AlsaMic(folder, alsa_plugin, wav, **options))
 
         yield plug_in
+
+
+@pytest.fixture
+def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
+    """What a daemon of these tests needs in its environment."""
+    return {
+        "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_MQTT__HOST": broker.host,
+        "HARKD_MQTT__PORT": str(broker.port),
+        "HARKD_DEVICE_ID": "test",
+    }

@@ -38,16 +38,6 @@ def harkd(
     )
 
 
-@pytest.fixture
-def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
-    return {
-        "HARKD_MODELS": str(model_dir.parent),
-        "HARKD_MQTT__HOST": broker.host,
-        "HARKD_MQTT__PORT": str(broker.port),
-        "HARKD_DEVICE_ID": "test",
-    }
-
-
 def assert_mended(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     """It failed with one message that holds these parts."""
     assert done.returncode == 1, done.stderr

@@ -30,7 +30,7 @@ from harkd.broker import EmbeddedBroker, is_taken
 from harkd.errors import BrokerError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.messages import About
-from harkd.mqtt_connection import Address, Connection, Inbox
+from harkd.mqtt_connection import Address, Connection, Inbox, ProtocolRefusedError
 from harkd.publisher import Publisher
 from servers import Mosquitto, Received, Subscriber, free_port, wait_until
 
@@ -378,6 +378,27 @@ def test_a_broker_that_hung_up_while_it_started_is_spoken_to_in_mqtt_5_later(
             assert subscriber.wait_for(on("transcript"), 5).expiry_s
             publisher.stop()
     assert "with MQTT 5" in caplog.text
+
+
+def test_a_broker_that_speaks_the_other_version_now_is_found_again(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one that knew only 3.1.1 is replaced by one that knows only 5."""
+    really_open = Connection.open
+    wanted = ["3.1.1"]
+
+    def only_wanted(self: Connection, answer_s: float) -> None:
+        if self.version not in wanted:
+            raise ProtocolRefusedError(f"does not speak MQTT {self.version}")
+        really_open(self, answer_s)
+
+    monkeypatch.setattr(Connection, "open", only_wanted)
+    with publishing(broker.port) as publisher:
+        wanted[:] = ["5"]
+        broker.kill()
+        wait_until(lambda: not publisher.connected.is_set(), "loss of the broker", 5)
+        broker.start()
+        assert publisher.connected.wait(10)
 
 
 CONNACK_OLD_VERSION = b"\x20\x02\x00\x01"

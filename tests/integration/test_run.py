@@ -35,17 +35,6 @@ FIRST_PARTIAL_MOST_S = 2.0
 
 
 @pytest.fixture
-def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
-    """What a daemon of these tests needs in its environment."""
-    return {
-        "HARKD_MODELS": str(model_dir.parent),
-        "HARKD_MQTT__HOST": broker.host,
-        "HARKD_MQTT__PORT": str(broker.port),
-        "HARKD_DEVICE_ID": "test",
-    }
-
-
-@pytest.fixture
 def samples(model_dir: Path) -> Path:
     """The folder of recordings that came with the model."""
     return model_dir / "samples"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.moonshine import Moonshine
@@ -16,7 +17,6 @@ from harkd.recognizer.protocol import Recognizer
 
 log = logging.getLogger(__name__)
 
-RATE_HZ = 16000
 
 FAMILIES = {"moonshine": Moonshine}
 
@@ -48,7 +48,7 @@ def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recog
     count = choose_threads(threads)
     recognizer = family(folder, manifest, count)
     stream = recognizer.stream()
-    stream.accept(np.zeros(16000, np.int16))
+    stream.accept(np.zeros(RATE_HZ, np.int16))
     try:
         stream.finish()
     except RecognitionError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.onnx import (
@@ -25,7 +26,6 @@ from harkd.recognizer.onnx import (
 )
 from harkd.recognizer.protocol import Hypothesis
 
-RATE_HZ = 16000
 TOKEN_START, TOKEN_END = 1, 2
 STEM_SAMPLES = 895
 """The convolutional stem's window; shorter audio is padded to it."""
