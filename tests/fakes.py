@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ, SourceEvent
-from harkd.recognizer.protocol import Hypothesis
+from harkd.recognizer.protocol import Hypothesis, Work
 from harkd.segmenter import FRAME_SAMPLES
 
 Int16 = NDArray[np.int16]
@@ -78,9 +78,11 @@ class FakeStream:
         self._recognizer = recognizer
         self.pieces: list[Int16] = []
         self.asked_at: list[int] = []
-        """Samples taken before each `hypothesis`."""
+        """Samples taken before each `hypothesis` and each `prepare`."""
+        self.prepared_at: list[int] = []
+        """Samples taken before each `prepare`."""
         self.new_in_finish: int | None = None
-        """Samples taken since the last `hypothesis` when `finish` came; None until then."""
+        """Samples taken since it was last asked when `finish` came; None until then."""
         self.finished = False
 
     @property
@@ -104,6 +106,11 @@ class FakeStream:
         self.asked_at.append(self.samples)
         return self._recognizer.answer(self)
 
+    def prepare(self) -> Hypothesis:
+        """Answer as the recognizer's script says; more audio may follow."""
+        self.prepared_at.append(self.samples)
+        return self.hypothesis()
+
     def finish(self) -> Hypothesis:
         """Answer as the recognizer's script says, for the last time."""
         self.new_in_finish = self.samples - (self.asked_at[-1] if self.asked_at else 0)
@@ -126,6 +133,8 @@ class FakeRecognizer:
     streams: list[FakeStream] = field(default_factory=list)
     waiting: threading.Event = field(default_factory=threading.Event)
     """Set once an answer has been asked for."""
+    work: Work = field(default_factory=Work)
+    """One encoder pass over all its audio for each answer of a stream."""
 
     def stream(self) -> FakeStream:
         """Begin a segment."""
@@ -140,6 +149,7 @@ class FakeRecognizer:
         self.waiting.set()
         if self.gate and not self.gate.wait(10):
             raise RuntimeError("the test did not open the gate")
+        self.work.add(Work(encoder_passes=1, encoded_s=stream.samples / RATE_HZ))
         return self.script(stream.samples)
 
 

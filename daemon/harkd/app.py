@@ -23,7 +23,7 @@ from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_connection import Address
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
-from harkd.recognizer.protocol import Recognizer
+from harkd.recognizer.protocol import Effort, Recognizer
 from harkd.settings import Settings, read_password
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
@@ -131,7 +131,9 @@ def load(installed: InstalledModel, settings: Settings) -> Recognizer:
     """Load the recognizer. Raises ModelError."""
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
-    return load_recognizer(installed.dir, installed.manifest, settings.recognizer.threads)
+    wanted = settings.recognizer
+    effort = Effort(incremental=wanted.incremental, draft=wanted.draft)
+    return load_recognizer(installed.dir, installed.manifest, wanted.threads, effort)
 
 
 def make_address(settings: Settings, suffix: str = "") -> Address:

@@ -87,6 +87,8 @@ class Partial:
     """ISO 639-1 code."""
     model: str
     """Name of the model."""
+    stable_chars: int = 0
+    """Characters at its start that the segment's previous hypothesis had, too; whole words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,7 @@ def partial(about: About, event: Partial) -> Message:
         "id": event.id,
         "rev": event.rev,
         "text": event.text,
+        "stable_chars": event.stable_chars,
         "confidence": round(event.confidence, 3),
         "started_at": utc(event.started_at),
         "duration_s": round(event.duration_s, 2),

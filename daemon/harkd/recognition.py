@@ -12,6 +12,7 @@ from harkd.audio import RATE_HZ
 from harkd.events import Event, Final, Partial, Rejected, RejectReason
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.segment import Segment
+from harkd.stability import stable_chars
 
 
 class SegmentRecognition:
@@ -30,10 +31,21 @@ class SegmentRecognition:
         self._accepted = 0
         self._rev = 0
         self._text = ""
+        self.latest: Hypothesis | None = None
+        """What the last update heard."""
+        self.previous: Hypothesis | None = None
+        """What the last one before it heard that was no loop."""
 
-    def update(self, limit: int, *, tell: bool) -> None:
-        """Recognize up to sample `limit` and, with `tell`, publish what is new."""
-        hypothesis = self._fed(limit).hypothesis()
+    def update(self, limit: int, *, prepare: bool, tell: bool) -> None:
+        """Recognize up to sample `limit` and, with `tell`, publish what is new.
+
+        With `prepare`, as the final would be, if no more audio came.
+        """
+        stream = self._fed(limit)
+        hypothesis = stream.prepare() if prepare else stream.hypothesis()
+        if self.latest and not self.latest.looped:
+            self.previous = self.latest
+        self.latest = hypothesis
         if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
             self._rev += 1
             self._text = hypothesis.text
@@ -47,6 +59,9 @@ class SegmentRecognition:
                     duration_s=max(0, limit - self.segment.lead_samples) / RATE_HZ,
                     language=self._recognizer.language,
                     model=self._recognizer.name,
+                    stable_chars=stable_chars(self.previous.text, hypothesis.text)
+                    if self.previous
+                    else 0,
                 )
             )
 

@@ -14,8 +14,12 @@ from enum import Enum, auto
 
 import numpy as np
 
-from harkd.audio import Int16
+from harkd.audio import RATE_HZ, Int16
 from harkd.segmenter import SpeechEnded
+from harkd.settings import RecognizerSettings
+
+MOST_WAITING = 16
+"""Segments that may wait for recognition; at 15 s each they hold 8 MB."""
 
 
 class History:
@@ -47,11 +51,15 @@ class History:
         if start < oldest:
             raise IndexError(f"audio before sample {oldest} is gone, {start} was asked for")
         taken: list[Int16] = []
-        at = oldest
-        for piece in self._pieces:
-            if at < end and at + len(piece) > start:
+        after = self.end  # what is asked for mostly lies near the end
+        for piece in reversed(self._pieces):
+            if after <= start:
+                break
+            at = after - len(piece)
+            if at < end:
                 taken.append(piece[max(0, start - at) : end - at])
-            at += len(piece)
+            after = at
+        taken.reverse()
         return np.concatenate(taken) if taken else np.empty(0, np.int16)
 
 
@@ -81,6 +89,8 @@ class Segment:
         """False while it has too little speech to be recognized: it may be a click."""
         self.paused = False
         """True while the speaker is silent."""
+        self.end_silence: int | None = None
+        """Samples of silence that end it in this pause; None where that is not decided."""
         self.ended: SpeechEnded | None = None
         """How it ended; None while it is being spoken."""
         self.speech_end_ns = 0
@@ -103,6 +113,11 @@ class Segment:
         self._audio[self._filled : self._filled + len(samples)] = samples
         self._filled += len(samples)
 
+    def resume(self) -> None:
+        """The pause is over, and what was decided for it is void."""
+        self.paused = False
+        self.end_silence = None
+
     def audio(self, start: int, end: int) -> Int16:
         """Return samples start…end of the segment: int16, shape (end - start,)."""
         return self._audio[start:end]
@@ -112,19 +127,19 @@ class Task(Enum):
     """What the recognition thread does next with a segment."""
 
     UPDATE = auto()
-    """Recognize what has been said so far, for a partial."""
+    """Recognize what has been said so far, for a partial: the stream's `hypothesis`."""
     PREPARE = auto()
-    """The speaker paused: recognize all of it, since it may be the final."""
+    """The speaker paused: recognize all of it, since it may be the final: its `prepare`."""
     FINISH = auto()
-    """The segment has ended: make its final."""
+    """The segment has ended: make its final: its `finish`."""
 
 
 @dataclass(slots=True)
 class Progress:
     """How far the recognition thread is with the segment at the head."""
 
-    accepted: int = 0
-    """Samples that the stream has taken."""
+    prepared: int = 0
+    """Samples for which the final has been prepared."""
     next_at: int = 0
     """The next update is due when the limit has come so far."""
 
@@ -144,6 +159,12 @@ class Backlog:
         self.changed = threading.Condition()
         """Held while a segment in the backlog is changed; notified after."""
         self._closed = False
+
+    @classmethod
+    def of(cls, settings: RecognizerSettings) -> Backlog:
+        """Return an empty backlog that asks for updates as the settings do."""
+        interval = settings.partial_interval_ms * RATE_HZ // 1000
+        return cls(MOST_WAITING, interval if settings.partials else None)
 
     def offer(self, segment: Segment, *, wait: bool) -> bool:
         """Add a segment. Where it is full, wait for room or return False."""
@@ -172,17 +193,38 @@ class Backlog:
         """
         with self.changed:
             while True:
-                if self._segments:
-                    segment = self._segments[0]
-                    task = self._due(segment, progress)
-                    if task is Task.FINISH:
-                        self._segments.popleft()
-                        self.changed.notify_all()
-                    if task:
-                        return segment, task, segment.limit
+                if work := self.poll(progress):
+                    return work
                 if self._closed and not any(segment.ended for segment in self._segments):
                     return None  # an open segment was given up: nobody is left to end it
                 self.changed.wait()
+
+    def poll(self, progress: Progress) -> tuple[Segment, Task, int] | None:
+        """Return what `next_task` would, or None where it would wait."""
+        with self.changed:
+            if not self._segments:
+                return None
+            segment = self._segments[0]
+            task = self._due(segment, progress)
+            if task is Task.FINISH:
+                self._segments.popleft()
+                self.changed.notify_all()
+            return (segment, task, segment.limit) if task else None
+
+    def end_pause_after(self, segment: Segment, limit: int, silence: int) -> None:
+        """Let a pause end its segment after so many samples of silence.
+
+        Nothing happens where the segment is no more in the pause that was prepared up to sample
+        `limit`: the speaker went on, perhaps up to another pause, or the segment has ended.
+        """
+        with self.changed:
+            if segment.paused and segment.limit == limit:
+                segment.end_silence = silence
+
+    def end_silence_of(self, segment: Segment) -> int | None:
+        """Return the samples of silence that end a segment in its pause, once decided."""
+        with self.changed:
+            return segment.end_silence
 
     def _due(self, segment: Segment, progress: Progress) -> Task | None:
         if segment.ended:
@@ -190,7 +232,7 @@ class Backlog:
         if not segment.worth:
             return None
         if segment.paused:
-            return Task.PREPARE if segment.limit > progress.accepted else None
+            return Task.PREPARE if segment.limit > progress.prepared else None
         if self._interval is None:
             return None
         first_at = segment.lead_samples + self._interval

@@ -6,8 +6,9 @@ gives the same events. Runs on the listening thread.
 
 A frame is voiced or not. Speech starts when `vad.start_ms` of voiced frames lie close together;
 it pauses after `endpoint.pause_ms` without two voiced frames in a row, and ends after
-`endpoint.silence_ms`. A segment that grows to `endpoint.max_utterance_s` is cut at the quietest
-place of its last second and goes on in the next segment without a gap.
+`endpoint.silence_ms`, or after what `end_pause_after` says for this one pause. A segment that grows
+to `endpoint.max_utterance_s` is cut at the quietest place of its last second and goes on in the
+next segment without a gap.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Cause(Enum):
     """Why a segment ended."""
 
     SILENCE = auto()
-    """`endpoint.silence_ms` without speech."""
+    """`endpoint.silence_ms` without speech, or what `end_pause_after` said."""
     LENGTH = auto()
     """`endpoint.max_utterance_s`; the next segment follows without a gap."""
     STREAM_END = auto()
@@ -139,6 +140,7 @@ class Segmenter:
         self._start_frames = max(1, -(-vad.start_ms // FRAME_MS))
         self._pause = endpoint.pause_ms * RATE_HZ // 1000
         self._silence = endpoint.silence_ms * RATE_HZ // 1000
+        self._end_silence = self._silence  # in the present pause
         self._most = int(endpoint.max_utterance_s * RATE_HZ)
         # At most half a segment, so that a cut always finds speech on both of its sides.
         self._pre_roll = min(vad.pre_roll_ms * RATE_HZ // 1000, self._most // 2)
@@ -185,6 +187,14 @@ class Segmenter:
                 self._follow(self._open, frame, voiced, events)
         return events
 
+    def end_pause_after(self, silence: int) -> None:
+        """Let the present pause end the segment after so many samples of silence.
+
+        Holds until speech resumes or the segment ends; without a pause it has no effect.
+        """
+        if self._open and self._open.paused_at is not None:
+            self._end_silence = silence
+
     def flush(self) -> list[SegmentEvent]:
         """End the stream here: an open segment ends, and what follows starts afresh.
 
@@ -192,8 +202,7 @@ class Segmenter:
         """
         events: list[SegmentEvent] = []
         if self._open is not None:
-            end = self._open.paused_at or self.position
-            self._end(self._open, end, Cause.STREAM_END, events)
+            self._end(self._open, self._open.paused_at or self.position, Cause.STREAM_END, events)
         self.position += len(self._rest) // 2
         self._rest = b""
         self._floor = self.position
@@ -236,6 +245,7 @@ class Segmenter:
                 seg.speech_end = self.position
                 if seg.paused_at is not None:
                     seg.paused_at = None
+                    self._end_silence = self._silence
                     events.append(SpeechResumed(self.position))
             if seg.paused_at is None:
                 seg.voiced_frames += seg.clicks
@@ -246,7 +256,7 @@ class Segmenter:
         if seg.paused_at is None and silent >= self._pause:
             seg.paused_at = self.position
             events.append(SpeechPaused(seg.speech_end, self.position))
-        if silent >= self._silence:
+        if silent >= self._end_silence:
             self._end(seg, seg.paused_at or self.position, Cause.SILENCE, events)
         elif self.position - seg.audio_start >= self._most:
             self._cut(seg, events)
@@ -258,6 +268,7 @@ class Segmenter:
             )
         )
         self._open = None
+        self._end_silence = self._silence
         self._floor = audio_end
 
     def _cut(self, seg: _Open, events: list[SegmentEvent]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -99,7 +99,13 @@ class EndpointSettings:
 
     silence_ms: Annotated[int, Meta(ge=100, le=5000)] = 600
     """Milliseconds of silence that end it, 100…5000."""
-    pause_ms: Annotated[int, Meta(ge=60, le=2000)] = 200
+    adaptive: bool = False
+    """Whether what was said so far makes that less or more, of live audio."""
+    min_silence_ms: Annotated[int, Meta(ge=100, le=5000)] = 400
+    """Then the silence after a whole sentence, 100…5000, at most `silence_ms`."""
+    max_silence_ms: Annotated[int, Meta(ge=100, le=5000)] = 1000
+    """Then the silence within a sentence, 100…5000, at least `silence_ms`."""
+    pause_ms: Annotated[int, Meta(ge=60, le=2000)] = 300
     """Milliseconds of silence at which the final is prepared, 60…2000, at most `silence_ms`."""
     max_utterance_s: Annotated[float, Meta(ge=2, le=60)] = 15.0
     """Seconds after which it is cut, 2…60."""
@@ -115,6 +121,12 @@ class RecognizerSettings:
     """Whether text is published while it is still being spoken."""
     partial_interval_ms: Annotated[int, Meta(ge=100, le=10000)] = 500
     """Milliseconds between two partials at least, 100…10000."""
+    partial_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """And as share of the utterance so far, 0…1; 0 for none."""
+    draft: bool = True
+    """Whether the last text is verified instead of recognized again."""
+    incremental: bool = True
+    """Whether a partial encodes only what is new, and what it changes."""
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
     """Processor threads, 0…64; 0 chooses."""
     min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.35
@@ -272,14 +284,8 @@ def _contradictions(
         if entry and doubtful.isdisjoint(paths):
             found.append(Fault(place=entry.place, name=entry.name, text=text))
 
-    pause_ms, silence_ms = settings.endpoint.pause_ms, settings.endpoint.silence_ms
-    if pause_ms > silence_ms:
-        if ("endpoint", "pause_ms") in origins:
-            text = f"{pause_ms} is longer than endpoint.silence_ms ({silence_ms}); lower it"
-            report("endpoint.pause_ms", text, "endpoint.silence_ms")
-        else:
-            text = f"{silence_ms} is shorter than endpoint.pause_ms ({pause_ms}); lower that too"
-            report("endpoint.silence_ms", text, "endpoint.pause_ms")
+    for blamed, text, other in _out_of_order(settings.endpoint, origins):
+        report(blamed, text, other)
 
     mqtt = settings.mqtt
     for name in ("username", "password", "password_file"):
@@ -294,6 +300,28 @@ def _contradictions(
         text = "mqtt.password is set too; delete one of the two"
         report("mqtt.password_file", text, "mqtt.password")
     return found
+
+
+def _out_of_order(
+    endpoint: EndpointSettings, origins: Mapping[Keys, Entry]
+) -> Iterator[tuple[str, str, str]]:
+    """Yields each silence that is too long or too short: which to blame, why, and its other."""
+    limits = [("pause_ms", True)]
+    if endpoint.adaptive:
+        limits += [("min_silence_ms", True), ("max_silence_ms", False)]
+    silence, silence_ms = "endpoint.silence_ms", endpoint.silence_ms
+    for name, at_most in limits:
+        path, value = f"endpoint.{name}", getattr(endpoint, name)
+        if value == silence_ms or (value < silence_ms) == at_most:
+            continue
+        word, opposite, mend = (
+            ("longer", "shorter", "lower") if at_most else ("shorter", "longer", "raise")
+        )
+        if ("endpoint", name) in origins:
+            yield path, f"{value} is {word} than {silence} ({silence_ms}); {mend} it", silence
+        else:
+            text = f"{silence_ms} is {opposite} than {path} ({value}); {mend} that too"
+            yield silence, text, path
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -57,6 +57,7 @@ PARTIAL = Partial(
     duration_s=0.98765,
     language="en",
     model="moonshine-tiny-en",
+    stable_chars=7,
 )
 
 
@@ -116,6 +117,7 @@ def test_a_partial_may_be_lost_and_has_these_keys() -> None:
         "id": FINAL.id,
         "rev": 3,
         "text": "Turn on the",
+        "stable_chars": 7,
         "confidence": 0.81,
         "started_at": "2026-11-22T18:04:05.120Z",
         "duration_s": 0.99,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from harkd.errors import HarkdError, ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest, PackagedFile, load_manifest
 from harkd.recognizer.factory import load_recognizer
-from harkd.recognizer.moonshine import STEM_SAMPLES, Moonshine, Tokenizer, ends_in_loop
+from harkd.recognizer.moonshine import STEM_SAMPLES, Moonshine
+from harkd.recognizer.moonshine_tokens import Tokenizer, ends_in_loop
 from speech import plain, word_error_rate
 
 # ----------------------------------------------------------------------------- Tokenizer
@@ -154,8 +155,27 @@ def test_the_model_understands_its_sample_and_does_not_think_twice(
     assert not heard.looped
     assert stream.hypothesis() is heard
     stream.accept(audio[:0])
+    assert stream.prepare() is heard
     assert stream.finish() is heard
     assert passes == [len(audio)]
+
+
+@pytest.mark.model
+def test_it_counts_its_work(model: Model, beckett: tuple[NDArray[np.int16], str]) -> None:
+    """The first second is encoded twice; each token is one pass of the decoder."""
+    audio, _ = beckett
+    before = model[2].work.snapshot()
+    stream = model[2].stream()
+    stream.accept(audio[:16000])
+    first = stream.hypothesis()
+    stream.accept(audio[16000:48000])
+    second = stream.prepare()
+    stream.finish()
+    work = model[2].work.since(before)
+    tokens = len(first.tokens) + len(second.tokens)
+    assert (work.encoder_passes, work.encoded_s) == (2, 4.0)
+    assert work.tokens == tokens
+    assert work.decoder_passes == work.decoder_rows == tokens + 2, "and one for each end mark"
 
 
 @pytest.mark.model

@@ -29,15 +29,23 @@ from fakes import (
     speech,
     split,
 )
+from harkd import listening as listening_module
 from harkd import pipeline as pipeline_module
 from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
 from harkd.errors import AudioFileError, RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
-from harkd.pipeline import MOST_WAITING, Pipeline
+from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Hypothesis
-from harkd.segment import Backlog, Progress, Segment, Task
+from harkd.segment import MOST_WAITING, Backlog, Progress, Segment, Task
 from harkd.segmenter import FRAME_SAMPLES, Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
-from harkd.settings import EndpointSettings, RecognizerSettings, Settings, VadSettings
+from harkd.settings import (
+    AudioSettings,
+    EndpointSettings,
+    RecognizerSettings,
+    Settings,
+    VadSettings,
+)
+from harkd.virtual_time import run_in_virtual_time
 
 Int16 = NDArray[np.int16]
 FRAME = FRAME_SAMPLES
@@ -103,6 +111,12 @@ class WatchedBacklog(Backlog):
         return bool(self.asking and not (head and self._due(head, self.asking)))
 
 
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pipeline of this file has a `WatchedBacklog`."""
+    monkeypatch.setattr(pipeline_module, "Backlog", WatchedBacklog)
+
+
 class Rig:
     """A pipeline between fakes.
 
@@ -128,10 +142,11 @@ class Rig:
         self.recognizer = recognizer or FakeRecognizer()
         self.source = ScriptedSource(script, lossless=lossless)
         self.events: list[Event] = []
-        self.pipeline = Pipeline(self.source, self.recognizer, settings, self.events.append)
-        self.pipeline._segmenter = Segmenter(settings.vad, settings.endpoint, is_speech)
-        old = self.pipeline._backlog
-        self.backlog = self.pipeline._backlog = WatchedBacklog(old._most, old._interval)
+        self.pipeline = Pipeline(
+            self.source, self.recognizer, settings, self.events.append, is_speech=is_speech
+        )
+        self.backlog = self.pipeline._backlog
+        assert isinstance(self.backlog, WatchedBacklog)
         if lockstep:
             self.source.after_each = self.backlog.settle
 
@@ -178,7 +193,7 @@ def segments_of(
 
 @pytest.fixture
 def frozen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The pipeline's clocks, which stand still at `ns` until a test moves them."""
+    """The machine's clocks, which stand still at `ns` until a test moves them."""
     clock = SimpleNamespace(ns=T0_NS)
 
     class Datetime:
@@ -187,8 +202,8 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             return WALL_T0 + timedelta(microseconds=(clock.ns - T0_NS) // 1000)
 
     times = SimpleNamespace(monotonic_ns=lambda: clock.ns, monotonic=lambda: clock.ns / 1e9)
-    monkeypatch.setattr(pipeline_module, "time", times)
-    monkeypatch.setattr(pipeline_module, "datetime", Datetime)
+    monkeypatch.setattr(listening_module, "time", times)
+    monkeypatch.setattr(listening_module, "datetime", Datetime)
     return clock
 
 
@@ -470,6 +485,45 @@ def test_after_lost_samples_the_times_follow_the_new_stamps() -> None:
     assert rig.finals[0].speech_end_ns == T0_NS + 32 * FRAME_NS
     assert rig.finals[1].speech_end_ns == later_ns + 20 * FRAME_NS
     assert rig.finals[1].started_at == WALL_T0 + timedelta(seconds=5)
+
+
+# --------------------------------------------------------------------- the adaptive endpoint
+
+
+@pytest.mark.usefixtures("frozen")
+@pytest.mark.parametrize("texts", [["On."], ["On,"], ["Now."], ["On.", "On now"], ["On", "On."]])
+def test_with_threads_the_endpoint_adapts_as_it_does_in_virtual_time(texts: list[str]) -> None:
+    """Where recognition is so fast that it is done before the next block."""
+    adaptive = replace(
+        SETTINGS,
+        audio=AudioSettings(block_ms=20),
+        endpoint=EndpointSettings(
+            pause_ms=100, silence_ms=300, adaptive=True, min_silence_ms=160, max_silence_ms=600
+        ),
+    )
+    pattern = QUIET + ("#" * 60 + "." * 9 + "#" * 40 + "." * 20 + WORD + "." * 40) * 2
+
+    def recognizer() -> FakeRecognizer:
+        return FakeRecognizer(lambda n: Hypothesis(texts[n // 8000 % len(texts)], 0.9))
+
+    def told(events: Iterable[Event]) -> list[object]:
+        return [
+            (type(event), event.duration_s, event.text, event.rev)
+            for event in events
+            if isinstance(event, Partial | Final)
+        ]
+
+    rig = Rig([OPENED, *spoken(pattern)], recognizer(), settings=adaptive)
+    virtual: list[Event] = []
+    run_in_virtual_time(
+        ScriptedSource([OPENED, *spoken(pattern)]),
+        recognizer(),
+        adaptive,
+        lambda event, _: virtual.append(event),
+        is_speech=is_loud,
+    )
+    assert told(rig.run()) == told(virtual)
+    assert len(rig.finals) >= 2
 
 
 # ------------------------------------------------------------------- a recognizer too slow

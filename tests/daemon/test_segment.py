@@ -207,14 +207,15 @@ def test_without_an_interval_there_are_no_updates() -> None:
 def test_a_pause_is_prepared_for_once() -> None:
     one = segment(limit=300)
     one.paused = True
-    assert task_of(backlog(one), Progress(accepted=299, next_at=9999)) is Task.PREPARE
-    assert task_of(backlog(one), Progress(accepted=300)) is None
+    assert task_of(backlog(one), Progress(prepared=299, next_at=9999)) is Task.PREPARE
+    assert task_of(backlog(one), Progress(prepared=300)) is None
 
 
-def test_a_pause_is_not_prepared_for_if_an_update_has_seen_it_all() -> None:
+def test_a_pause_is_prepared_for_also_where_an_update_has_seen_it_all() -> None:
+    """An update's text may be approximate."""
     one = segment(limit=2000)
     one.paused = True
-    assert task_of(backlog(one), Progress(accepted=2000)) is None
+    assert task_of(backlog(one), Progress(next_at=2500)) is Task.PREPARE
 
 
 @pytest.mark.parametrize("paused", [True, False])
@@ -252,3 +253,54 @@ def test_next_task_wakes_when_the_backlog_is_closed() -> None:
     one.close()
     thread.join(5)
     assert works == [None]
+
+
+def test_poll_gives_what_is_due_and_never_waits() -> None:
+    one = Backlog(2, INTERVAL)
+    assert one.poll(Progress()) is None
+    growing = segment(limit=599)
+    one.offer(growing, wait=False)
+    assert one.poll(Progress()) is None
+    growing.limit = 600
+    assert one.poll(Progress()) == (growing, Task.UPDATE, 600)
+    ended(growing)
+    assert one.poll(Progress()) == (growing, Task.FINISH, 600)
+    assert len(one) == 0
+
+
+# ------------------------------------------------------------- how much silence ends a pause
+
+
+def paused_at(limit: int) -> Segment:
+    one = segment(limit=limit)
+    one.paused = True
+    return one
+
+
+def test_a_pauses_end_silence_is_told_once_it_is_decided() -> None:
+    one, growing = Backlog(2, INTERVAL), paused_at(700)
+    assert one.end_silence_of(growing) is None
+    one.end_pause_after(growing, 700, 6400)
+    assert one.end_silence_of(growing) == 6400
+
+
+def test_a_decision_for_an_earlier_pause_is_ignored() -> None:
+    one, growing = Backlog(2, INTERVAL), paused_at(700)
+    growing.resume()
+    growing.limit, growing.paused = 900, True
+    one.end_pause_after(growing, 700, 6400)
+    assert one.end_silence_of(growing) is None
+
+
+def test_a_decision_is_ignored_once_speech_goes_on() -> None:
+    one, growing = Backlog(2, INTERVAL), paused_at(700)
+    growing.resume()
+    one.end_pause_after(growing, 700, 6400)
+    assert one.end_silence_of(growing) is None
+
+
+def test_a_decision_is_void_when_speech_resumes() -> None:
+    one, growing = Backlog(2, INTERVAL), paused_at(700)
+    one.end_pause_after(growing, 700, 6400)
+    growing.resume()
+    assert one.end_silence_of(growing) is None

@@ -458,3 +458,77 @@ def test_the_longest_pre_roll_leaves_room_for_speech_in_the_shortest_segment() -
     assert first.speech_start - first.audio_start == RATE_HZ
     assert end.cause is Cause.LENGTH
     assert end.voiced_ms > 60
+
+
+# ------------------------------------------------------------ a pause with a silence of its own
+
+PAUSED = "####" + "....."
+"""Ends in the frame in which the pause is told: 100 ms of silence."""
+
+
+def ended_after(one: Segmenter, pattern: str) -> int | None:
+    """Push frame by frame; in which frame, from 1, the segment ends."""
+    for number, frame in enumerate(frames_of(pattern).reshape(-1, FRAME), 1):
+        if any(isinstance(event, SpeechEnded) for event in one.push(frame)):
+            return number
+    return None
+
+
+@pytest.mark.parametrize(
+    ("silence_ms", "frames"), [(20, 1), (100, 1), (120, 1), (140, 2), (200, 5), (300, 10)]
+)
+def test_a_pause_may_be_given_a_silence_of_its_own(silence_ms: int, frames: int) -> None:
+    """Where it is over already, the segment ends with the next frame."""
+    one = segmenter()
+    one.push(frames_of(PAUSED))
+    one.end_pause_after(silence_ms * RATE_HZ // 1000)
+    assert ended_after(one, "." * 20) == frames
+
+
+def test_the_segment_then_ends_as_ever() -> None:
+    one = segmenter()
+    one.push(frames_of(PAUSED))
+    one.end_pause_after(FRAME)
+    assert one.push(frames_of(".")) == ends(events_of(PAUSED + "." * 5))
+
+
+@pytest.mark.parametrize("silence_frames", [8, 30])
+def test_when_speech_resumes_the_next_pause_ends_as_ever(silence_frames: int) -> None:
+    """Also where the resumption and the next pause come in one piece of audio."""
+    one = segmenter()
+    one.push(frames_of(PAUSED))
+    one.end_pause_after(silence_frames * FRAME)
+    assert not ends(one.push(frames_of(".##" + "." * 9)))
+    assert len(ends(one.push(frames_of(".")))) == 1
+
+
+def test_it_is_void_for_the_next_segment() -> None:
+    one = segmenter()
+    one.push(frames_of(PAUSED))
+    one.end_pause_after(FRAME)
+    assert ended_after(one, ".") == 1
+    assert ended_after(one, "####" + "." * 20) == 14
+
+
+@pytest.mark.parametrize("pattern", ["", "..", "####", "####...."])
+def test_where_there_is_no_pause_it_has_no_effect(pattern: str) -> None:
+    one = segmenter()
+    one.push(frames_of(pattern))
+    one.end_pause_after(FRAME)
+    spoken = one.push(frames_of("####" + "." * 9))
+    assert not ends(spoken)
+    assert len(ends(one.push(frames_of(".")))) == 1
+
+
+@given(sizes=SIZES, frames=st.integers(1, 40), rest=NOISY)
+@settings(max_examples=60, deadline=None)
+def test_after_it_too_any_split_gives_the_same_events(
+    sizes: list[int], frames: int, rest: list[bool]
+) -> None:
+    whole, pieces = segmenter(), segmenter()
+    for one in (whole, pieces):
+        one.push(frames_of(PAUSED))
+        one.end_pause_after(frames * FRAME)
+    audio = frames_of(rest, seed=2)
+    expected = whole.push(audio)
+    assert [event for piece in split(audio, sizes) for event in pieces.push(piece)] == expected

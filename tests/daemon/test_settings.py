@@ -455,13 +455,48 @@ def test_a_pause_longer_than_the_silence_is_a_fault_at_the_pause(write: Write) -
 
 def test_a_silence_shorter_than_the_default_pause_is_a_fault_at_the_silence(write: Write) -> None:
     assert faults(write("endpoint: {silence_ms: 150}\n")) == [
-        "harkd.yaml:1: endpoint.silence_ms: 150 is shorter than endpoint.pause_ms (200); lower "
+        "harkd.yaml:1: endpoint.silence_ms: 150 is shorter than endpoint.pause_ms (300); lower "
         "that too"
     ]
 
 
 def test_a_pause_as_long_as_the_silence_is_no_fault(write: Write) -> None:
     load(write("endpoint: {silence_ms: 150, pause_ms: 150}\n"), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            "{adaptive: true, min_silence_ms: 601}",
+            "endpoint.min_silence_ms: 601 is longer than endpoint.silence_ms (600); lower it",
+        ),
+        (
+            "{adaptive: true, silence_ms: 399}",
+            "endpoint.silence_ms: 399 is shorter than endpoint.min_silence_ms (400); lower that "
+            "too",
+        ),
+        (
+            "{adaptive: true, max_silence_ms: 599}",
+            "endpoint.max_silence_ms: 599 is shorter than endpoint.silence_ms (600); raise it",
+        ),
+        (
+            "{adaptive: true, silence_ms: 1001}",
+            "endpoint.silence_ms: 1001 is longer than endpoint.max_silence_ms (1000); raise that "
+            "too",
+        ),
+    ],
+)
+def test_an_adaptive_endpoint_needs_its_silences_in_order(
+    content: str, said: str, write: Write
+) -> None:
+    assert faults(write(f"endpoint: {content}\n")) == [f"harkd.yaml:1: {said}"]
+    load(write(f"endpoint: {content.replace('true', 'false')}\n"), {})
+
+
+def test_an_adaptive_endpoint_may_have_equal_silences(write: Write) -> None:
+    same = "min_silence_ms: 500, silence_ms: 500, max_silence_ms: 500"
+    load(write(f"endpoint: {{adaptive: true, {same}}}\n"), {})
 
 
 def test_a_bad_value_is_not_compared_with_others(write: Write) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,29 @@ from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.moonshine import Moonshine
+from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
-from harkd.recognizer.protocol import Recognizer
+from harkd.recognizer.protocol import Effort, Recognizer
 
 log = logging.getLogger(__name__)
 
 
-FAMILIES = {"moonshine": Moonshine}
+FAMILIES: dict[str, Callable[[Path, Manifest, int, Effort], Recognizer]] = {
+    "moonshine": Moonshine,
+    "moonshine-lean": MoonshineLean,
+}
 
 
-def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recognizer:
+def load_recognizer(
+    folder: Path, manifest: Manifest, threads: int = 0, effort: Effort | None = None
+) -> Recognizer:
     """Load a model and run it once, so that the first utterance is as fast as the others.
 
     Args:
         folder: The package's directory.
         manifest: Its manifest, whose files have been verified.
         threads: Threads for each pass; 0 chooses by the cores of this machine.
+        effort: What it may leave out; everything that it can if omitted.
 
     Raises:
         ModelError: The family is unknown, or a file cannot be used.
@@ -46,7 +54,7 @@ def load_recognizer(folder: Path, manifest: Manifest, threads: int = 0) -> Recog
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    recognizer = family(folder, manifest, count)
+    recognizer = family(folder, manifest, count, effort or Effort())
     stream = recognizer.stream()
     stream.accept(np.zeros(RATE_HZ, np.int16))
     try:

@@ -2,12 +2,11 @@
 
 In: a model package of the family ``moonshine`` (encoder, merged decoder, tokenizer). Out:
 `Hypothesis`. A partial encodes all audio so far again; see docs/architecture.md for the cost.
-The model: https://arxiv.org/abs/2410.15608. Runs on the recognition thread.
+The model: https://arxiv.org/abs/2410.15608. Runs on the thread that uses the stream.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,13 @@ from numpy.typing import NDArray
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest
+from harkd.recognizer.moonshine_tokens import (
+    TOKEN_END,
+    TOKEN_START,
+    Decoded,
+    Tokenizer,
+    ends_in_loop,
+)
 from harkd.recognizer.onnx import (
     fetch_anew,
     first_line,
@@ -24,67 +30,14 @@ from harkd.recognizer.onnx import (
     open_session,
     provider_of,
 )
-from harkd.recognizer.protocol import Hypothesis
+from harkd.recognizer.protocol import Effort, Hypothesis, Work
 
-TOKEN_START, TOKEN_END = 1, 2
 STEM_SAMPLES = 895
 """The convolutional stem's window; shorter audio is padded to it."""
 UNWRITTEN_MOST = 1024
 """Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
-LOOP_MOST_TOKENS = 10
-LOOP_REPEATS = 4
 
 Float32 = NDArray[np.float32]
-
-
-class Tokenizer:
-    """Token ids → text. The file is a list of byte strings, each after its length.
-
-    A length below 128 is one byte; above, it is the first byte less 128 plus 128 times the next.
-    """
-
-    SPACE = "▁"
-
-    def __init__(self, path: Path) -> None:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelDamagedError(
-                f"{path} cannot be read ({error.strerror})",
-                "`harkd models verify` checks the model's files",
-            ) from error
-        self._tokens: list[bytes] = []
-        at = 0
-        while at < len(data):
-            length = data[at]
-            at += 1
-            if length >= 128:
-                length += 128 * ((data[at] if at < len(data) else 0) - 1)
-                at += 1
-            self._tokens.append(data[at : at + length])
-            at += length
-        if at != len(data) or len(self._tokens) <= TOKEN_END:
-            raise ModelDamagedError(
-                f"{path} is no tokenizer, or is cut off after {len(self._tokens)} tokens",
-                fetch_anew(path),
-            )
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def text(self, tokens: list[int]) -> str:
-        """Return the tokens as text; bytes that are no UTF-8 become U+FFFD."""
-        joined = b"".join(self._tokens[token] for token in tokens)
-        return joined.decode("utf-8", "replace").replace(self.SPACE, " ").strip()
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """The decoder's result."""
-
-    tokens: list[int]
-    log_probs: list[float]
-    ended: bool
 
 
 class Moonshine:
@@ -94,12 +47,19 @@ class Moonshine:
         folder: The package's directory.
         manifest: Its manifest.
         threads: Threads for each pass.
+        effort: What it may leave out; these graphs have no way to encode incrementally.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort | None = None,
+    ) -> None:
         paths = {role: folder / manifest.files[role].path for role in manifest.files}
         for role in ("encoder", "decoder", "tokenizer"):
             if role not in paths:
@@ -111,6 +71,8 @@ class Moonshine:
         self.name = manifest.name
         self.language = manifest.languages[0]
         self.max_segment_s = manifest.limits.max_segment_s
+        self.work = Work()
+        self.effort = effort or Effort()
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self._tokens_per_s = manifest.limits.max_tokens_per_s
         self._encoder = open_session(paths["encoder"], threads, arena=False)
@@ -177,39 +139,65 @@ class Moonshine:
         hidden: Float32 = self._encoder.run(None, feed)[0]
         return hidden
 
-    def decode(self, hidden: Float32, samples: int) -> _Decoded:
+    def decode(self, hidden: Float32, samples: int, draft: list[int] | None = None) -> Decoded:
         """Decode greedily, for at most `max_tokens_per_s` times the audio's length.
 
         Args:
             hidden: float32, shape (1, frames, width), from `encode`.
             samples: Length of the audio in samples.
+            draft: Tokens that are likely: verified in the first pass, which goes over all of them.
         """
+        most = int(samples / RATE_HZ * self._tokens_per_s) + 2
         feed: dict[str, Any] = dict(self._empty)
         feed["encoder_hidden_states"] = hidden
         if self._decoder_masked:
             feed["encoder_attention_mask"] = np.ones((1, samples), np.int64)
         feed["use_cache_branch"] = np.array([False])
-        wanted = ["logits", *self._present]
-        names = self._past
-        tokens: list[int] = []
-        log_probs: list[float] = []
-        token = TOKEN_START
-        for _ in range(int(samples / RATE_HZ * self._tokens_per_s) + 2):
-            feed["input_ids"] = np.array([[token]], np.int64)
+        given = [TOKEN_START, *(draft or [])[: most - 1]]
+        wanted, names = ["logits", *self._present], self._past
+        result = Decoded()
+        while len(result.tokens) < most:
+            feed["input_ids"] = np.array([given], np.int64)
             logits, *caches = self._decoder.run(wanted, feed)
-            last = logits[0, -1, : len(self.tokenizer)]  # (tokens that can be written,)
-            token = int(last.argmax())
-            log_probs.append(float(-np.log(np.exp(last - last[token]).sum())))
-            if token == TOKEN_END:
-                return _Decoded(tokens, log_probs, True)
-            tokens.append(token)
+            result.passes += 1
+            result.rows += len(given)
+            agreed = self._take(logits[0, :, : len(self.tokenizer)], given[1:], result)
+            if result.ended:
+                break
             feed.update(zip(names, caches, strict=True))
-            if len(names) == len(self._past):
+            if names is self._past:
+                self._cut(feed, 1 + agreed, len(given))
                 # The encoder's keys and values stay what the first pass made of them.
                 feed["use_cache_branch"] = np.array([True])
                 names = [self._past[i] for i in self._own]
                 wanted = ["logits", *(self._present[i] for i in self._own)]
-        return _Decoded(tokens, log_probs, False)
+            given = result.tokens[-1:]
+        return result
+
+    def _take(self, logits: Float32, proposed: list[int], result: Decoded) -> int:
+        """Add the tokens up to the first that is not as proposed; return how many were.
+
+        Args:
+            logits: float32, shape (1 + proposed, tokens that can be written).
+            proposed: The tokens that the rows after the first were computed for.
+            result: Where they are added.
+        """
+        for agreed, row in enumerate(logits):
+            token = int(row.argmax())
+            result.log_probs.append(float(-np.log(np.exp(row - row[token]).sum())))
+            if token == TOKEN_END:
+                result.ended = True
+                return agreed
+            result.tokens.append(token)
+            if agreed == len(proposed) or token != proposed[agreed]:
+                return agreed
+        return len(proposed)
+
+    def _cut(self, feed: dict[str, Any], kept: int, held: int) -> None:
+        """Forget what the decoder's own cache holds beyond the first `kept` of `held` tokens."""
+        if kept < held:
+            for i in self._own:
+                feed[self._past[i]] = feed[self._past[i]][:, :, :kept]
 
 
 class MoonshineStream:
@@ -219,6 +207,7 @@ class MoonshineStream:
         self._model = model
         self._chunks: list[NDArray[np.int16]] = []
         self._known: Hypothesis | None = None
+        self._draft: list[int] = []
 
     def accept(self, samples: NDArray[np.int16]) -> None:
         """Take the next audio: int16, shape (n,), 16 kHz mono."""
@@ -231,6 +220,10 @@ class MoonshineStream:
         if self._known is None:
             self._known = self._recognize()
         return self._known
+
+    def prepare(self) -> Hypothesis:
+        """Return the same as `hypothesis`, which approximates nothing."""
+        return self.hypothesis()
 
     def finish(self) -> Hypothesis:
         """Return the same as `hypothesis`: this family needs no padding."""
@@ -245,7 +238,7 @@ class MoonshineStream:
         if len(samples) < STEM_SAMPLES:
             samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
         try:
-            decoded = self._model.decode(self._model.encode(samples), len(samples))
+            decoded = self._model.decode(self._model.encode(samples), len(samples), self._draft)
             text = self._model.tokenizer.text(decoded.tokens)
         except Exception as error:
             raise RecognitionError(
@@ -253,18 +246,12 @@ class MoonshineStream:
                 f"({first_line(error)})",
                 "`harkd models verify` checks the model's files",
             ) from error
+        self._draft = decoded.tokens if self._model.effort.draft else []
+        seconds = len(samples) / RATE_HZ
+        self._model.work.add(Work(1, seconds, decoded.passes, decoded.rows, len(decoded.tokens)))
         return Hypothesis(
             text=text,
             confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
             tokens=tuple(decoded.tokens),
             looped=not decoded.ended and ends_in_loop(decoded.tokens),
         )
-
-
-def ends_in_loop(tokens: list[int]) -> bool:
-    """Tell whether the tokens end in one phrase, said `LOOP_REPEATS` times or more."""
-    for length in range(1, LOOP_MOST_TOKENS + 1):
-        tail = tokens[-length * LOOP_REPEATS :]
-        if len(tail) == length * LOOP_REPEATS and tail == tail[:length] * LOOP_REPEATS:
-            return True
-    return False

@@ -1,0 +1,227 @@
+"""What a source yields → segments in the backlog, and the daemon's state.
+
+In: `SourceOpened`, `AudioBlock` and `SourceLost`, one after the other. Out: `Segment`s, which grow
+in the `Backlog`, and `StateChanged`. Runs on the listening thread, or in virtual time; never waits
+for a decode, but where the source can wait, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from harkd.audio import RATE_HZ, AudioBlock, SampleClock, SourceEvent, SourceLost, SourceOpened
+from harkd.events import Event, Rejected, RejectReason, State, StateChanged
+from harkd.segment import MOST_WAITING, Backlog, History, Segment
+from harkd.segmenter import (
+    Segmenter,
+    SpeechEnded,
+    SpeechPaused,
+    SpeechResumed,
+    SpeechStarted,
+)
+from harkd.settings import Settings
+from harkd.verdict import too_short
+
+log = logging.getLogger(__name__)
+
+HISTORY_S = 5
+"""Covers the longest pre-roll, the onset window and the search for a cut."""
+
+
+class Clock(Protocol):
+    """Tells the time."""
+
+    def monotonic_ns(self) -> int:
+        """Return the time by which blocks are stamped, in nanoseconds."""
+
+    def utc(self) -> datetime:
+        """Return the time of day, UTC."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic_ns(self) -> int:
+        """Return `time.monotonic_ns()`."""
+        return time.monotonic_ns()
+
+    def utc(self) -> datetime:
+        """Return the time of day, UTC."""
+        return datetime.now(UTC)
+
+
+class Listening:
+    """Follows a source.
+
+    Args:
+        settings: `vad` and `endpoint` are used.
+        backlog: Takes the segments.
+        sink: Takes states and rejections.
+        clock: Tells the time.
+        new_id: Names a segment.
+        may_wait: Whether to wait where the backlog is full; else the segment is rejected.
+        is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backlog: Backlog,
+        sink: Callable[[Event], None],
+        *,
+        clock: Clock,
+        new_id: Callable[[], str],
+        may_wait: bool,
+        is_speech: Callable[[bytes], bool] | None = None,
+    ) -> None:
+        self._min_speech_ms = settings.vad.min_speech_ms
+        self._segmenter = Segmenter(settings.vad, settings.endpoint, is_speech)
+        self._capacity = int((settings.endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
+        self._history = History(HISTORY_S * RATE_HZ)
+        self._backlog = backlog
+        self._sink = sink
+        self._time = clock
+        self._new_id = new_id
+        self._may_wait = may_wait
+        self._clock = SampleClock()
+        self._current: Segment | None = None
+        self._opened = SourceOpened("", 0, 0)
+        self._heard = False
+        self._state: tuple[State, str] | None = None
+
+    @property
+    def position(self) -> int:
+        """Samples taken so far."""
+        return self._history.end
+
+    def take(self, event: SourceEvent) -> None:
+        """Follow what the source yields next."""
+        match event:
+            case AudioBlock():
+                self._listen(event)
+            case SourceOpened():
+                self._opened, self._heard = event, False
+                self._clock.reset()
+            case SourceLost():
+                self._interrupt()
+                self._report_lost(event)
+
+    def end(self) -> None:
+        """No more comes: end what is being said."""
+        self._interrupt()
+        if self._state == (State.SPEECH, ""):
+            self._set_state(State.LISTENING)
+
+    def _listen(self, block: AudioBlock) -> None:
+        if not self._heard:
+            self._report_heard(self._opened)
+        if block.gap:
+            # Positions go on without the lost samples, so older stamps say nothing any more.
+            self._clock.reset()
+            log.debug("samples were lost before position %d", self._history.end)
+        self._clock.update(self._history.end, block.captured_ns)
+        self._history.append(block.samples)
+        if self._current and (silence := self._backlog.end_silence_of(self._current)):
+            self._segmenter.end_pause_after(silence)
+        for event in self._segmenter.push(block.samples):
+            self._follow(event)
+        with self._backlog.changed:
+            if self._current and self._feed(self._current, self._segmenter.position):
+                self._backlog.changed.notify_all()
+        self._set_state(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
+
+    def _interrupt(self) -> None:
+        """The audio stops here: end what is being said."""
+        for event in self._segmenter.flush():
+            self._follow(event)
+
+    def _follow(self, event: SpeechStarted | SpeechPaused | SpeechResumed | SpeechEnded) -> None:
+        if isinstance(event, SpeechStarted):
+            self._begin(event)
+            return
+        if (segment := self._current) is None:
+            return
+        with self._backlog.changed:
+            match event:
+                case SpeechPaused():
+                    self._feed(segment, event.audio_end)
+                    segment.paused = True
+                case SpeechResumed():
+                    segment.resume()
+                    self._feed(segment, event.position)
+                case SpeechEnded():
+                    self._finish(segment, event)
+            self._backlog.changed.notify_all()
+        if isinstance(event, SpeechEnded):
+            self._current = None
+
+    def _begin(self, event: SpeechStarted) -> None:
+        started_at = self._time_of(event.speech_start)
+        segment = Segment(
+            self._new_id(), event.audio_start, event.speech_start, started_at, self._capacity
+        )
+        segment.worth = False
+        if self._backlog.offer(segment, wait=self._may_wait):
+            self._current = segment
+            return
+        log.error(
+            "recognition is %d segments behind; segment %s is dropped: use a smaller model or a "
+            "faster machine",
+            MOST_WAITING,
+            segment.id,
+        )
+        self._sink(Rejected(segment.id, RejectReason.OVERLOADED, started_at, 0.0))
+
+    def _feed(self, segment: Segment, position: int) -> bool:
+        """Add the audio up to `position`; True where there is more to recognize now."""
+        if position > segment.end_position:
+            segment.extend(self._history.between(segment.end_position, position))
+        if not segment.worth:
+            segment.worth = not too_short(self._segmenter.voiced_ms, self._min_speech_ms)
+        if segment.paused:
+            return False
+        segment.limit = position - segment.audio_start
+        return True
+
+    def _finish(self, segment: Segment, event: SpeechEnded) -> None:
+        segment.resume()
+        self._feed(segment, max(event.audio_end, segment.end_position))
+        segment.limit = event.audio_end - segment.audio_start
+        segment.speech_end_ns = self._clock.at_ns(event.speech_end)
+        segment.closed_ns = self._time.monotonic_ns()
+        segment.ended = event
+
+    def _time_of(self, position: int) -> datetime:
+        """When the sample at `position` was captured, UTC."""
+        ago_ns = self._time.monotonic_ns() - self._clock.at_ns(position)
+        return self._time.utc() - timedelta(microseconds=ago_ns // 1000)
+
+    def _report_heard(self, event: SourceOpened) -> None:
+        """The first audio is there: only now is it known that the source works."""
+        self._heard = True
+        many = "" if event.channels == 1 else "s"
+        log.info(
+            "listening to %s at %d Hz, %d channel%s",
+            event.device,
+            event.rate_hz,
+            event.channels,
+            many,
+        )
+
+    def _report_lost(self, event: SourceLost) -> None:
+        if self._state != (State.NO_MICROPHONE, event.reason):
+            log.warning("%s", event.reason)
+        self._opened = SourceOpened("", 0, 0)
+        self._set_state(State.NO_MICROPHONE, event.reason)
+
+    def _set_state(self, state: State, reason: str = "") -> None:
+        if self._state == (state, reason):
+            return
+        self._state = (state, reason)
+        self._sink(
+            StateChanged(state, self._time.utc(), reason, self._opened.device, self._opened.rate_hz)
+        )

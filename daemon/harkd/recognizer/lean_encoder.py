@@ -1,0 +1,161 @@
+"""The lean Moonshine's stem and encoder: each stretch of audio is encoded about once.
+
+In: a segment's audio, piece by piece. Out: the decoder's keys and values of each frame. The graphs
+are those of `harkd_convert.moonshine_graphs`. A frame's features depend on what comes after it, so
+the latest frames are encoded again when more audio has come; those that had `LOOK_AHEAD_FRAMES`
+behind them are kept. Runs on the thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.recognizer.onnx import dtype_of, open_session
+
+Float32 = NDArray[np.float32]
+
+ROW_SAMPLES = 192
+"""Step of the second convolution: 64 × 3."""
+ROW_WINDOW_SAMPLES = 511
+"""What one of its rows sees: 127 + 6 × 64."""
+STEM_SAMPLES = 895
+"""What one frame sees; shorter audio is padded to it."""
+FRAME_SAMPLES = 384
+"""Step of a frame: 24 ms."""
+LOOK_AHEAD_FRAMES = 24
+"""0.58 s; docs/performance.md has the error that it leaves, and that of others."""
+
+
+class LeanEncoder:
+    """The loaded graphs of stem and encoder.
+
+    Args:
+        stem: The stem's file.
+        encoder: The encoder's file.
+        threads: Threads for each pass.
+
+    Raises:
+        ModelDamagedError: onnxruntime cannot load a file.
+        KeyError, ValueError: A graph is not what its file should hold.
+    """
+
+    def __init__(self, stem: Path, encoder: Path, threads: int) -> None:
+        self.stem = open_session(stem, threads, arena=False)
+        self.session = open_session(encoder, threads, arena=False)
+        properties = self.session.get_modelmeta().custom_metadata_map
+        self.width = int(properties["width"])
+        self.layers = int(properties["encoder_layers"])
+        self.most_frames = int(properties["most_frames"])
+        self.epsilon = float(properties["norm_epsilon"])
+        self.outputs = [output.name for output in self.session.get_outputs()]
+        self.real = dtype_of(self.session, "past_key_0")
+        cross = self.session.get_outputs()[self.outputs.index("cross")]
+        self.cross_shape: tuple[int, int, int] = (cross.shape[0], cross.shape[1], cross.shape[3])
+        """2 × decoder layers, heads, features of a head."""
+
+
+class EncoderState:
+    """What is kept of one segment.
+
+    Args:
+        encoder: The graphs.
+        capacity_s: Room for so many seconds at first; it grows when they do not do.
+    """
+
+    def __init__(self, encoder: LeanEncoder, capacity_s: float) -> None:
+        self._encoder = encoder
+        self._audio: Float32 = np.empty(0, np.float32)  # (n,), from sample ROW_SAMPLES × _rows on
+        self._samples = 0
+        frames = max(64, int(capacity_s * 16000 / FRAME_SAMPLES) + 1)
+        width, layers = encoder.width, encoder.layers
+        self._stem_rows: Float32 = np.empty((2 * frames + 2, 2 * width), np.float32)
+        self._rows = 0  # so many of them are filled
+        self._total = self._squares = 0.0  # over all features of the first convolution's frames
+        self._summed = 0  # so many of those frames
+        self._past: NDArray[Any] = np.empty((2 * layers, frames, width), encoder.real)
+        pairs, heads, head = encoder.cross_shape
+        self._cross: NDArray[Any] = np.empty((pairs, heads, frames, head), encoder.real)
+        self.frames = 0
+        """So many frames have been encoded."""
+
+    @property
+    def samples(self) -> int:
+        """Samples taken so far."""
+        return self._samples
+
+    def accept(self, audio: Float32) -> None:
+        """Take the next audio: float32, shape (n,), 16 kHz mono, -1…1."""
+        self._samples += len(audio)
+        self._audio = np.concatenate([self._audio, audio])
+
+    def encode(self, look_ahead: int | None) -> float:
+        """Encode what has come since the last call, and the frames that it changes.
+
+        Args:
+            look_ahead: Frames that had so many behind them are kept; None encodes all anew.
+
+        Returns:
+            Seconds of audio that went through the encoder.
+        """
+        self._run_stem()
+        frames = (self._rows - 1) // 2
+        kept = 0 if look_ahead is None else max(0, self.frames - look_ahead)
+        self._make_room(frames)
+        mean = self._total / (self._summed * self._encoder.width)
+        variance = self._squares / (self._summed * self._encoder.width) - mean * mean
+        scale = 1.0 / np.sqrt(max(variance, 0.0) + self._encoder.epsilon)
+        feed: dict[str, Any] = {
+            "rows": self._stem_rows[2 * kept : 2 * frames + 1],
+            "scale": np.array([scale], np.float32),
+            "shift": np.array([-mean * scale], np.float32),
+            "start": np.array([kept], np.int64),
+        }
+        names = [f"{kind}_{i}" for i in range(self._encoder.layers) for kind in ("key", "value")]
+        for past, name in zip(self._past, names, strict=True):
+            feed[f"past_{name}"] = past[None, :kept]  # (1, kept, width)
+        made = self._encoder.session.run(None, feed)
+        outputs = dict(zip(self._encoder.outputs, made, strict=True))
+        for past, name in zip(self._past, names, strict=True):
+            past[kept:frames] = outputs[name][0]
+        self._cross[:, :, kept:frames] = outputs["cross"]
+        self.frames = frames
+        return (frames - kept) * FRAME_SAMPLES / 16000
+
+    def cross(self) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""
+        return [np.ascontiguousarray(each[None, :, : self.frames]) for each in self._cross]
+
+    def _run_stem(self) -> None:
+        """Bring rows and sums up to date."""
+        # A new row sees ROW_WINDOW_SAMPLES; the norm also counts frames that no row sees yet.
+        if len(self._audio) < ROW_WINDOW_SAMPLES:
+            return
+        rows, totals, squares = self._encoder.stem.run(None, {"audio": self._audio[None]})
+        known = self._summed - 3 * self._rows
+        self._total += float(totals[known:].sum(dtype=np.float64))
+        self._squares += float(squares[known:].sum(dtype=np.float64))
+        self._summed = 3 * self._rows + len(totals)
+        after = self._rows + len(rows)
+        self._stem_rows = with_room(self._stem_rows, after, axis=0)
+        self._stem_rows[self._rows : after] = rows
+        self._rows = after
+        self._audio = self._audio[ROW_SAMPLES * len(rows) :]
+
+    def _make_room(self, frames: int) -> None:
+        self._past = with_room(self._past, frames, axis=1)
+        self._cross = with_room(self._cross, frames, axis=2)
+
+
+def with_room(array: NDArray[Any], wanted: int, axis: int) -> NDArray[Any]:
+    """Return the array, or a longer copy where `wanted` places do not fit along an axis."""
+    if array.shape[axis] >= wanted:
+        return array
+    shape = list(array.shape)
+    shape[axis] = max(wanted, 2 * shape[axis])
+    longer = np.empty(shape, array.dtype)
+    longer[tuple(slice(0, size) for size in array.shape)] = array
+    return longer

@@ -1,0 +1,206 @@
+"""Moonshine as `harkd-convert` makes it: the same weights in leaner graphs, run incrementally.
+
+In: a model package of the family ``moonshine-lean`` (stem, encoder, decoder, tokenizer). Out:
+`Hypothesis`. A partial costs the new audio, about a second before it, and the tokens that changed;
+see docs/architecture.md. Runs on the thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.audio import RATE_HZ
+from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.model_package import Manifest
+from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
+from harkd.recognizer.lean_encoder import (
+    FRAME_SAMPLES,
+    LOOK_AHEAD_FRAMES,
+    STEM_SAMPLES,
+    EncoderState,
+    LeanEncoder,
+)
+from harkd.recognizer.moonshine_tokens import Decoded, Tokenizer, ends_in_loop
+from harkd.recognizer.onnx import fetch_anew, first_line, give_back_memory, provider_of
+from harkd.recognizer.protocol import Effort, Hypothesis, Work
+
+ROLES = ("stem", "encoder", "decoder", "tokenizer")
+FIRST_ROOM_S = 6.0
+"""Room for so much audio is made at once."""
+UNSETTLED_TOKENS = 3
+"""A partial verifies at least so many of the last tokens on which two hypotheses agreed."""
+
+
+class MoonshineLean:
+    """A loaded model.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest.
+        threads: Threads for each pass.
+        effort: What it may leave out, all that it can if omitted.
+
+    Raises:
+        ModelDamagedError: A file is not what the family needs.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int, effort: Effort | None = None
+    ) -> None:
+        absent = [role for role in ROLES if role not in manifest.files]
+        if absent:
+            raise ModelDamagedError(
+                f"{folder / 'model.yaml'} names no {' and no '.join(absent)}, which the family "
+                "moonshine-lean needs",
+                fetch_anew(folder / "model.yaml"),
+            )
+        paths = {role: folder / manifest.files[role].path for role in ROLES}
+        self.name = manifest.name
+        self.language = manifest.languages[0]
+        self.max_segment_s = manifest.limits.max_segment_s
+        self.work = Work()
+        self.effort = effort or Effort()
+        self.tokenizer = Tokenizer(paths["tokenizer"])
+        self.closing = self.tokenizer.ids_of(".", "?", "!")
+        self.tokens_per_s = manifest.limits.max_tokens_per_s
+        try:
+            self.encoder = LeanEncoder(paths["stem"], paths["encoder"], threads)
+            self.decoder = LeanDecoder(
+                paths["decoder"], threads, self.most_tokens(int(self.max_segment_s * RATE_HZ)) + 1
+            )
+        except (KeyError, ValueError, StopIteration) as error:
+            raise ModelDamagedError(
+                f"{folder} holds graphs that are no lean Moonshine (they lack {error})",
+                "make the package again with this version's harkd-convert",
+            ) from error
+        self.provider = provider_of(self.decoder.session)
+        self.spare: list[DecoderState] = []
+        """Caches that no stream uses now."""
+
+    def stream(self) -> MoonshineLeanStream:
+        """Begin a segment."""
+        return MoonshineLeanStream(self)
+
+    def rest(self) -> None:
+        """Give back what the passes over a growing segment have left behind."""
+        give_back_memory()
+
+    def most_tokens(self, samples: int) -> int:
+        """Return the most tokens that so much audio can hold."""
+        return int(samples / RATE_HZ * self.tokens_per_s) + 2
+
+
+class MoonshineLeanStream:
+    """One segment."""
+
+    def __init__(self, model: MoonshineLean) -> None:
+        self._model = model
+        self._encoder = EncoderState(model.encoder, FIRST_ROOM_S)
+        self._pieces: list[NDArray[np.int16]] = []
+        self._decoder: DecoderState | None = None
+        self._latest = Decoded()
+        self._before = Decoded()
+        self._rough: Hypothesis | None = None
+        self._exact: Hypothesis | None = None
+
+    def accept(self, samples: NDArray[np.int16]) -> None:
+        """Take the next audio: int16, shape (n,), 16 kHz mono."""
+        if len(samples):
+            self._pieces.append(samples)
+            self._rough = self._exact = None
+
+    def hypothesis(self) -> Hypothesis:
+        """Recognize the audio so far, roughly.
+
+        Tokens on which two hypotheses agreed are taken over; a new full stop is taken for the end.
+        """
+        if self._rough is None:
+            self._rough = self._recognize(exact=False)
+        return self._rough
+
+    def prepare(self) -> Hypothesis:
+        """Recognize the audio so far; every token is verified."""
+        if self._exact is None:
+            self._exact = self._rough = self._recognize(exact=True)
+        return self._exact
+
+    def finish(self) -> Hypothesis:
+        """Return the same as `prepare`, and let another segment have the cache."""
+        hypothesis = self.prepare()
+        if self._decoder:
+            self._model.spare.append(self._decoder)
+            self._decoder = None
+        return hypothesis
+
+    def _recognize(self, *, exact: bool) -> Hypothesis:
+        samples = self._encoder.samples + sum(map(len, self._pieces))
+        if not samples:
+            return Hypothesis("", 0.0)
+        if samples > self._model.encoder.most_frames * FRAME_SAMPLES:
+            raise RecognitionError(
+                f"{self._model.name} takes no segment of {samples / RATE_HZ:.0f} s",
+                f"set endpoint.max_utterance_s to {self._model.max_segment_s:g} at most",
+            )
+        try:
+            decoded = self._decode(samples, exact=exact)
+            text = self._model.tokenizer.text(decoded.tokens)
+        except Exception as error:
+            raise RecognitionError(
+                f"{self._model.name} failed on {samples / RATE_HZ:.1f} s of audio "
+                f"({first_line(error)})",
+                "`harkd models verify` checks the model's files",
+            ) from error
+        return Hypothesis(
+            text=text,
+            confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
+            tokens=tuple(decoded.tokens),
+            looped=not decoded.ended and ends_in_loop(decoded.tokens),
+        )
+
+    def _decode(self, samples: int, *, exact: bool) -> Decoded:
+        effort = self._model.effort
+        encoder = self._fed(samples)
+        encoded_s = encoder.encode(LOOK_AHEAD_FRAMES if effort.incremental and not exact else None)
+        if self._decoder is None:
+            spare = self._model.spare
+            self._decoder = spare.pop() if spare else DecoderState(self._model.decoder)
+        decoder = self._decoder
+        decoder.attend_to(encoder.cross())
+        draft = self._latest if effort.draft else Decoded()
+        most = self._model.most_tokens(samples)
+        if exact or not effort.draft:
+            decoded = decoder.decode(draft, most)
+        else:
+            trusted = max(0, self._agreed() - UNSETTLED_TOKENS)
+            decoded = decoder.decode(draft, most, trusted=trusted, closing=self._model.closing)
+        self._before, self._latest = self._latest, decoded
+        work = Work(
+            encoder_passes=1,
+            encoded_s=encoded_s,
+            decoder_passes=decoded.passes,
+            decoder_rows=decoded.rows,
+            tokens=len(decoded.tokens),
+        )
+        self._model.work.add(work)
+        return decoded
+
+    def _fed(self, samples: int) -> EncoderState:
+        """Return the encoder's state after all audio; for less than a frame, one that is padded."""
+        audio = np.concatenate(self._pieces) if self._pieces else np.empty(0, np.int16)
+        scaled = audio.astype(np.float32) / np.float32(32768)
+        if samples < STEM_SAMPLES:
+            # What is heard so far stays in the pieces: more may come in the padding's place.
+            padded = EncoderState(self._model.encoder, 0.0)
+            padded.accept(np.pad(scaled, (0, STEM_SAMPLES - samples)))
+            return padded
+        self._pieces.clear()
+        self._encoder.accept(scaled)
+        return self._encoder
+
+    def _agreed(self) -> int:
+        """Return how many leading tokens the last two hypotheses have in common."""
+        pairs = zip(self._before.tokens, self._latest.tokens, strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._before.tokens))

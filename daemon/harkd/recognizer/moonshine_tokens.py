@@ -1,0 +1,84 @@
+"""Moonshine's tokens: their text, a decoder's result, and how to tell a loop. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harkd.errors import ModelDamagedError
+from harkd.recognizer.onnx import fetch_anew
+
+TOKEN_START, TOKEN_END = 1, 2
+LOOP_MOST_TOKENS = 10
+LOOP_REPEATS = 4
+
+
+class Tokenizer:
+    """Token ids → text. The file is a list of byte strings, each after its length.
+
+    A length below 128 is one byte; above, it is the first byte less 128 plus 128 times the next.
+    """
+
+    SPACE = "▁"
+
+    def __init__(self, path: Path) -> None:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ModelDamagedError(
+                f"{path} cannot be read ({error.strerror})",
+                "`harkd models verify` checks the model's files",
+            ) from error
+        self._tokens: list[bytes] = []
+        at = 0
+        while at < len(data):
+            length = data[at]
+            at += 1
+            if length >= 128:
+                length += 128 * ((data[at] if at < len(data) else 0) - 1)
+                at += 1
+            self._tokens.append(data[at : at + length])
+            at += length
+        if at != len(data) or len(self._tokens) <= TOKEN_END:
+            raise ModelDamagedError(
+                f"{path} is no tokenizer, or is cut off after {len(self._tokens)} tokens",
+                fetch_anew(path),
+            )
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def ids_of(self, *texts: str) -> frozenset[int]:
+        """Return all tokens that are written as one of these."""
+        wanted = {text.encode() for text in texts}
+        return frozenset(i for i, token in enumerate(self._tokens) if token in wanted)
+
+    def text(self, tokens: list[int]) -> str:
+        """Return the tokens as text; bytes that are no UTF-8 become U+FFFD."""
+        joined = b"".join(self._tokens[token] for token in tokens)
+        return joined.decode("utf-8", "replace").replace(self.SPACE, " ").strip()
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A decoder's result."""
+
+    tokens: list[int] = field(default_factory=list)
+    """Without the marks of begin and end."""
+    log_probs: list[float] = field(default_factory=list)
+    """Of each token, and of the end where it was reached."""
+    ended: bool = False
+    """False where the limit stopped it."""
+    passes: int = 0
+    """Calls of the decoder that it took."""
+    rows: int = 0
+    """Token positions computed in them."""
+
+
+def ends_in_loop(tokens: list[int]) -> bool:
+    """Tell whether the tokens end in one phrase, said `LOOP_REPEATS` times or more."""
+    for length in range(1, LOOP_MOST_TOKENS + 1):
+        tail = tokens[-length * LOOP_REPEATS :]
+        if len(tail) == length * LOOP_REPEATS and tail == tail[:length] * LOOP_REPEATS:
+            return True
+    return False

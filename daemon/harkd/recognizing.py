@@ -1,0 +1,145 @@
+"""Tasks of the backlog → partials, finals and rejections.
+
+In: one task at a time, with its segment. Out: `Partial`, `Final` and `Rejected`, and the silence
+that ends a segment in its pause. Runs on the recognition thread, or in virtual time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from harkd.audio import RATE_HZ
+from harkd.endpointing import end_silence_ms
+from harkd.errors import RecognitionError
+from harkd.events import Event, Final, Rejected, RejectReason
+from harkd.recognition import SegmentRecognition
+from harkd.recognizer.protocol import Recognizer
+from harkd.segment import Backlog, Progress, Segment, Task
+from harkd.segmenter import within
+from harkd.settings import Settings
+from harkd.verdict import rejection, too_short
+
+log = logging.getLogger(__name__)
+
+COST_FACTOR = 2
+"""An update is due after at least so many times what the last one took."""
+LONG_SAMPLES = 5 * RATE_HZ
+"""A pass over more than this leaves so much memory behind that giving it back pays."""
+FAILURES_IN_A_ROW = 3
+"""So many failed utterances mean that the model is broken, not the audio."""
+
+
+def fitted(settings: Settings, recognizer: Recognizer) -> Settings:
+    """Return the settings with utterances no longer than the model takes well."""
+    endpoint = within(settings.endpoint, recognizer.max_segment_s)
+    if endpoint != settings.endpoint:
+        log.warning(
+            "the model %s takes %g s at most: longer utterances are cut there, not at "
+            "endpoint.max_utterance_s",
+            recognizer.name,
+            recognizer.max_segment_s,
+        )
+    return replace(settings, endpoint=endpoint)
+
+
+class Recognizing:
+    """Does what is due.
+
+    Args:
+        settings: `vad`, `endpoint` and `recognizer` are used.
+        recognizer: The loaded model.
+        backlog: Where the tasks come from.
+        sink: Takes each event.
+        spent_ns: What recognition has taken so far, in nanoseconds from any start.
+        fail: Called once the model is found to be broken; later segments are rejected.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        recognizer: Recognizer,
+        backlog: Backlog,
+        sink: Callable[[Event], None],
+        *,
+        spent_ns: Callable[[], int],
+        fail: Callable[[RecognitionError], None],
+    ) -> None:
+        self._endpoint = settings.endpoint
+        self._min_speech_ms = settings.vad.min_speech_ms
+        self._min_confidence = settings.recognizer.min_confidence
+        self._partials = settings.recognizer.partials
+        self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
+        self._share = settings.recognizer.partial_share
+        self._recognizer = recognizer
+        self._backlog = backlog
+        self._sink = sink
+        self._spent_ns = spent_ns
+        self._fail = fail
+        self._failures = 0
+        self._worker: SegmentRecognition | None = None
+        self.progress = Progress()
+        """How far it is with the oldest segment; for the backlog to find what is due."""
+
+    def do(self, segment: Segment, task: Task, limit: int) -> None:
+        """Do one task on the oldest segment, up to sample `limit`."""
+        worker = self._worker or SegmentRecognition(segment, self._recognizer, self._sink)
+        if task is Task.FINISH:
+            self._sink(self._finished(worker, limit))
+            self._worker, self.progress = None, Progress()
+            if not len(self._backlog):
+                self._recognizer.rest()
+            return
+        self._worker = worker
+        begin_ns = self._spent_ns()
+        if self._updated(worker, task, limit) and task is Task.PREPARE:
+            self._judge_pause(worker, limit)
+        if limit > LONG_SAMPLES:
+            self._recognizer.rest()
+        cost = (self._spent_ns() - begin_ns) * RATE_HZ // 1_000_000_000
+        if task is Task.PREPARE:
+            self.progress.prepared = limit
+        self.progress.next_at = limit + max(
+            self._interval, round(self._share * limit), COST_FACTOR * cost
+        )
+
+    def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
+        """Recognize what has been said so far; a failure here is not yet one of the segment."""
+        if self._failures >= FAILURES_IN_A_ROW:
+            return False
+        try:
+            worker.update(limit, prepare=task is Task.PREPARE, tell=self._partials)
+        except RecognitionError as error:
+            log.warning("segment %s, so far: %s", worker.segment.id, error)
+            return False
+        return True
+
+    def _judge_pause(self, worker: SegmentRecognition, limit: int) -> None:
+        """Tell the listener how much silence ends the segment in the pause at `limit`."""
+        if not self._endpoint.adaptive or not worker.latest:
+            return
+        silence_ms = end_silence_ms(worker.latest, worker.previous, self._endpoint)
+        self._backlog.end_pause_after(worker.segment, limit, silence_ms * RATE_HZ // 1000)
+
+    def _finished(self, worker: SegmentRecognition, limit: int) -> Final | Rejected:
+        """Return the segment's end, whatever happens."""
+        if self._failures >= FAILURES_IN_A_ROW:
+            return worker.rejected(RejectReason.FAILED)
+        try:
+            return self._verdict(worker, limit)
+        except RecognitionError as error:
+            self._failures += 1
+            log.error("segment %s: %s", worker.segment.id, error)
+            if self._failures >= FAILURES_IN_A_ROW:
+                self._fail(error)
+            return worker.rejected(RejectReason.FAILED)
+
+    def _verdict(self, worker: SegmentRecognition, limit: int) -> Final | Rejected:
+        ended = worker.segment.ended
+        if ended and too_short(ended.voiced_ms, self._min_speech_ms):
+            return worker.rejected(RejectReason.TOO_SHORT)
+        hypothesis = worker.finish(limit)
+        self._failures = 0
+        reason = rejection(hypothesis, self._min_confidence)
+        return worker.rejected(reason) if reason else worker.final(hypothesis)
