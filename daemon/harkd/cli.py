@@ -6,13 +6,10 @@ Nothing heavy is imported before a command needs it, so ``harkd --help`` is quic
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
-import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
@@ -20,13 +17,11 @@ from harkd import __version__
 from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
 from harkd.cli_models import models
+from harkd.cli_transcribe import transcribe
 from harkd.errors import HarkdError
 from harkd.logs import set_up
 from harkd.settings import Settings, find_file, load
 from harkd.stopper import Stopper
-
-if TYPE_CHECKING:
-    from harkd.transcribe import FileTranscriber
 
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Log at debug level.")
 
@@ -41,6 +36,7 @@ cli.add_command(config)
 cli.add_command(devices)
 cli.add_command(doctor)
 cli.add_command(models)
+cli.add_command(transcribe)
 
 
 def load_settings(explicit: Path | None, *, verbose: bool) -> Settings:
@@ -91,64 +87,6 @@ def run(
         options = app.RunOptions(source, rate, channels, print_events)
         code = app.run(settings, options, stopper)
     sys.exit(code)
-
-
-@cli.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@config_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each file.")
-@verbose_option
-def transcribe(
-    files: tuple[Path, ...], explicit: Path | None, as_json: bool, verbose: bool
-) -> None:
-    """Print what is said in recorded FILES: wav, flac, ogg or mp3.
-
-    A file that cannot be read is told at the end; the others are still transcribed.
-    """
-    settings = load_settings(explicit, verbose=verbose)
-    from harkd import app
-    from harkd.audio import open_sound_file
-    from harkd.model_store import find_model
-    from harkd.transcribe import FileTranscriber
-
-    if len(files) == 1:
-        open_sound_file(files[0]).close()  # say what is wrong before the model is loaded
-    recognizer = app.load(find_model(settings), settings)
-    faults = []
-    for path in files:
-        if len(files) > 1 and not as_json:
-            click.echo(f"{path}:")
-        fault = transcribe_file(FileTranscriber(path, recognizer, settings), as_json=as_json)
-        faults += [fault] if fault else []
-    for fault in faults:
-        click.echo(f"harkd: {fault}", err=True)
-    if faults:
-        sys.exit(1)
-
-
-def transcribe_file(transcriber: FileTranscriber, *, as_json: bool) -> HarkdError | None:
-    """Print one file's text as it is recognized, or its JSON; return what is wrong with it."""
-    begin = time.perf_counter()
-    found = []
-    fault = None
-    try:
-        for utterance in transcriber.utterances():
-            found.append(utterance)
-            if not as_json:
-                click.echo(utterance.text)
-    except HarkdError as error:
-        fault = error
-    if as_json:
-        report = {
-            "file": str(transcriber.path),
-            "duration_s": round(transcriber.duration_s, 2),
-            "took_s": round(time.perf_counter() - begin, 3),
-            "text": " ".join(utterance.text for utterance in found),
-            "utterances": [asdict(utterance) for utterance in found],
-            "error": str(fault) if fault else None,
-        }
-        click.echo(json.dumps(report, ensure_ascii=False))
-    return fault
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from harkd.errors import AudioFileError, RecognitionError
 from harkd.recognizer.protocol import Hypothesis, Recognizer
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings, VadSettings
-from harkd.transcribe import FileTranscriber
+from harkd.transcribe import FileSegments, FileTranscriber
 
 AUDIO = np.concatenate(
     [silence(500), speech(1000), silence(1000), speech(600, seed=2), silence(1000)]
@@ -143,3 +143,33 @@ def test_a_failing_recognizer_is_told(wav: Path) -> None:
 
     with pytest.raises(RecognitionError):
         list(transcriber(wav, FakeRecognizer(fail)).utterances())
+
+
+def test_a_file_is_cut_into_segments_without_any_recognizer(wav: Path) -> None:
+    segments = FileSegments(wav, Settings(), max_segment_s=30)
+    assert segments.length_s == len(AUDIO) / 16000
+    assert segments.duration_s == 0
+    expected = segments_of(AUDIO, Settings())
+    for segment, (begun, ended) in zip(segments, expected, strict=True):
+        assert segment.audio is not None
+        assert np.array_equal(segment.audio, AUDIO[begun.audio_start : ended.audio_end])
+        assert segment.start_s == round(begun.speech_start / 16000, 2)
+        assert segment.end_s == round(ended.speech_end / 16000, 2)
+    assert segments.duration_s == segments.length_s
+
+
+def test_a_segment_s_audio_is_its_own(wav: Path) -> None:
+    """It outlives the history that it was cut from, and holds no more of it."""
+    for segment in FileSegments(wav, Settings(), max_segment_s=30):
+        assert segment.audio is not None
+        assert segment.audio.base is None
+
+
+def test_a_closed_file_gives_no_more_and_invents_no_end(wav: Path) -> None:
+    segments = FileSegments(wav, Settings(), max_segment_s=30)
+    given = 0
+    for _ in segments:
+        given += 1
+        segments.close()
+    assert given == 1
+    assert segments.duration_s < segments.length_s

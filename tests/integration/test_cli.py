@@ -3,8 +3,10 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -109,6 +111,60 @@ def test_good_files_are_transcribed_though_one_is_bad(
     assert second["duration_s"] == pytest.approx(9.96, abs=0.02)
     ends = [utterance["end_s"] for utterance in second["utterances"]]
     assert ends == sorted(ends)
+
+
+def test_a_folder_becomes_subtitles_once(
+    env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    """The second run has nothing to do, and does not even need a model."""
+    out = tmp_path / "out"
+    words = ("transcribe", str(model_dir / "samples"), "--format", "srt", "--output-dir", str(out))
+    done = harkd(*words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "3 files transcribed" in done.stderr
+    assert "real-time factor" in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        "beckett.wav.srt",
+        "endgame_nagg_nell.wav.srt",
+        "two_cities.wav.srt",
+    ]
+    number, times, *text = (out / "beckett.wav.srt").read_text().split("\n\n")[0].splitlines()
+    assert number == "1"
+    assert times.startswith("00:00:00,")
+    assert plain(" ".join(text)).startswith("ever tried")
+
+    again = harkd(*words, env={**env, "HARKD_MODELS": str(tmp_path)})
+    assert again.returncode == 0, again.stderr
+    assert "0 files transcribed, 3 skipped" in again.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_transcription_without_half_a_file(
+    number: signal.Signals, env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    sample = model_dir / "samples" / "beckett.wav"
+    folder, out = tmp_path / "rec", tmp_path / "out"
+    folder.mkdir()
+    (folder / "a.wav").symlink_to(sample)
+    samples, rate_hz = soundfile.read(sample, dtype="int16")
+    soundfile.write(folder / "b.wav", np.tile(samples, 180), rate_hz)  # half an hour
+    with subprocess.Popen(
+        [sys.executable, "-m", "harkd", "transcribe", str(folder), "--output-dir", str(out)],
+        env={**os.environ, **env},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline_s = time.monotonic() + 30
+        while not (out / "a.wav.txt").exists() and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert "stopped; 1 of 2 files done; the same command does the rest" in told
+    assert "Traceback" not in told
+    assert [path.name for path in out.iterdir()] == ["a.wav.txt"]
+    assert plain((out / "a.wav.txt").read_text()).startswith("ever tried")
 
 
 @pytest.mark.parametrize("wanted", ["no-such-microphone", "offic"])
