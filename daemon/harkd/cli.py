@@ -14,6 +14,7 @@ from typing import TextIO
 import click
 
 from harkd import __version__
+from harkd.cli_bench import bench
 from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
 from harkd.cli_models import models
@@ -32,6 +33,7 @@ def cli() -> None:
     """A private ear for the house: microphone in, speech recognition here, text out over MQTT."""
 
 
+cli.add_command(bench)
 cli.add_command(config)
 cli.add_command(devices)
 cli.add_command(doctor)
