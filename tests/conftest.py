@@ -1,13 +1,19 @@
 """What all tests share."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harkd.errors import ModelError
 from harkd.model_catalogue import DEFAULT_MODEL
 from harkd.model_store import ModelStore
+
+if TYPE_CHECKING:
+    from harkd_convert.checkpoint import Source
 
 
 def installed(name: str) -> Path:
@@ -31,3 +37,25 @@ def model_dir() -> Path:
 def base_model_dir() -> Path:
     """The directory of the catalogue's second entry."""
     return installed("moonshine-base-en")
+
+
+@pytest.fixture(scope="session")
+def published_source(model_dir: Path) -> Source:
+    """The default model's weights, as the converter reads them."""
+    from harkd_convert.sources import open_source
+
+    return open_source(model_dir)
+
+
+@pytest.fixture(scope="session")
+def lean_model_dir(
+    model_dir: Path, published_source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The default model as `harkd-convert` makes it, without the converter's own checks."""
+    from harkd_convert.package import Options, completed, limits_of, write_package
+
+    options = completed(published_source, Options())
+    folder = tmp_path_factory.mktemp("models") / options.name
+    folder.mkdir()
+    write_package(published_source, options, limits_of(model_dir), folder)
+    return folder

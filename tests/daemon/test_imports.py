@@ -25,17 +25,30 @@ LAYERS = [
         "model_package",
         "messages",
         "verdict",
+        "stability",
+        "endpointing",
         "logs",
         "stopper",
+        "transcript_formats",
+        "interruption",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
-    | {"model_catalogue", "model_store", "mqtt_connection", "publisher", "outbox", "broker"},
-    {"pipeline", "recognition", "sinks", "transcribe"},
-    {"app", "doctor"},
-    {"cli", "cli_config", "cli_doctor", "cli_models", "__main__"},
+    | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
+    | {"recognizer.moonshine_tokens"}
+    | {"model_catalogue", "model_store", "model_import"}
+    | {"mqtt_connection", "publisher", "outbox", "broker"}
+    | {"sound_files", "transcript_files"}
+    | {"speech_list", "bench_words", "bench_machine"},
+    {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
+    | {"sinks", "transcribe", "transcribe_many"}
+    | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
+    | {"bench_report", "bench_plot"},
+    {"app", "doctor", "bench_run"},
+    {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
+    | {"cli_transcribe", "__main__"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
 HEAVY = {"numpy", "onnxruntime", "torch", "soxr", "sounddevice", "soundfile", "paho", "amqtt"}
@@ -107,7 +120,64 @@ def test_importing_harkd_loads_nothing_but_itself() -> None:
     assert loaded_by("import harkd") - outside == {"harkd"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["run", "--help"], ["transcribe", "--help"], ["bench", "--help"]],
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     statement = f"sys.argv = ['harkd', *{words!r}]; from harkd.cli import main; main()"
     assert not loaded_by(statement) & HEAVY
+
+
+# ----------------------------------------------------------------------------- the converter
+
+CONVERT = Path(__file__).parents[2] / "convert" / "harkd_convert"
+CONVERT_MAY_IMPORT = {
+    "harkd",  # the version, which packages tell
+    "errors",
+    "model_package",
+    "recognizer",  # what runs a package is also what tries it
+    "audio",  # recordings are to be heard as the daemon hears them
+    "speech_list",  # `verify` takes the lists of `harkd bench`,
+    "bench_words",  # and counts word errors in the same way
+}
+"""The modules of harkd that the converter builds on."""
+
+
+def named_imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports anywhere in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+    named = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in plain | named}
+
+
+@pytest.mark.parametrize("path", sorted(CONVERT.rglob("*.py")), ids=lambda path: path.stem)
+def test_the_converter_imports_no_more_of_harkd_than_it_may(path: Path) -> None:
+    used = {name.split(".")[0] for name, _ in imported(path)}
+    assert used <= CONVERT_MAY_IMPORT, f"{path.name} imports {used - CONVERT_MAY_IMPORT} of harkd"
+
+
+@pytest.mark.parametrize("path", sorted(CONVERT.rglob("*.py")), ids=lambda path: path.stem)
+def test_the_converter_gets_onnxruntime_from_the_daemon_alone(path: Path) -> None:
+    """That module keeps it from phoning home."""
+    assert "onnxruntime" not in named_imports(path)
+
+
+def test_the_daemon_knows_nothing_of_the_converter() -> None:
+    knowing = [name for name, path in modules().items() if "harkd_convert" in named_imports(path)]
+    assert not knowing
+
+
+@pytest.mark.parametrize("words", [["--help"], ["moonshine", "--help"], ["verify", "--help"]])
+def test_the_converters_help_loads_nothing_heavy(words: list[str]) -> None:
+    statement = (
+        f"sys.path.insert(0, {str(CONVERT.parent)!r}); sys.argv = ['harkd-convert', *{words!r}]; "
+        "from harkd_convert.cli import main; main()"
+    )
+    assert not loaded_by(statement) & (HEAVY | {"onnx", "safetensors"})
+
+
+def test_opening_a_published_model_needs_no_pytorch() -> None:
+    statement = f"sys.path.insert(0, {str(CONVERT.parent)!r}); import harkd_convert.sources"
+    assert not loaded_by(statement) & {"torch", "onnxruntime", "transformers"}

@@ -1,0 +1,257 @@
+"""`harkd-convert`: make, verify and look into models for harkd.
+
+In: words of the command line. Out: lines on stdout, progress on stderr, and exit codes: 0 for
+success, 1 for an error that is told in one message or for a refused verification, 2 for wrong
+words, 130 for Ctrl-C. Nothing heavy is imported before a command needs it. Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from harkd import __version__
+from harkd.errors import HarkdError
+from harkd_convert.errors import ConvertError
+from harkd_convert.progress import progress_bar
+
+EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer"}
+"""Modules that come with `harkd[convert]`."""
+EPILOG = (
+    "Exit codes: 0 success; 1 an error, or a refused verification; 2 wrong words on the command "
+    "line; 130 Ctrl-C."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(__version__, prog_name="harkd-convert")
+def cli() -> None:
+    """Make models that harkd runs, from published ones; on a PC, for any machine."""
+
+
+@cli.command()
+@click.argument("source", metavar="SOURCE", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    "target",
+    metavar="DIR",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the package is written.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["int8", "fp32", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="Of the linear layers: int8 for CPUs, fp16 for GPUs, fp32 to compare with.",
+)
+@click.option(
+    "--keep-float",
+    "keep_float",
+    metavar="PATTERN",
+    multiple=True,
+    help="Weights that stay in float32 though the precision is int8, as a shell pattern such as "
+    "'encoder.layers.0.*'; may be given again. The convolutions always do.",
+)
+@click.option("--name", default="", help="The package's name; else the source's, with -lean.")
+@click.option(
+    "--language",
+    "languages",
+    metavar="TAG",
+    multiple=True,
+    help="The model's language, such as en; where the source does not say. May be given again.",
+)
+@click.option(
+    "--licence", default="", metavar="SPDX", help="Its licence, where the source does not say."
+)
+@click.option(
+    "--licence-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The licence's text, where the source does not bring it.",
+)
+@click.option("--force", is_flag=True, help="Replace the package that is in DIR.")
+def moonshine(
+    source: Path,
+    target: Path,
+    precision: str,
+    keep_float: tuple[str, ...],
+    name: str,
+    languages: tuple[str, ...],
+    licence: str,
+    licence_file: Path | None,
+    force: bool,
+) -> None:
+    """Convert the Moonshine in the directory SOURCE.
+
+    SOURCE is an installed model (`harkd models path NAME`), a directory of published .ort files, or
+    a Hugging Face directory, published or fine-tuned.
+    """
+    text = _licence_text(licence_file) if licence_file else ""
+    with _terminable(), _extra():
+        from harkd_convert.conversion import convert
+        from harkd_convert.graph import Precision
+        from harkd_convert.package import Options
+
+        options = Options(
+            Precision(precision), keep_float, name, languages, licence, licence_text=text
+        )
+        with progress_bar() as progress:
+            done = convert(source, target, options, force=force, progress=progress)
+    manifest = done.manifest
+    click.echo(
+        f"{manifest.name} {manifest.version} is in {target}: {manifest.size_bytes / 1e6:.1f} MB"
+    )
+    click.echo(
+        "In float32, the exported graphs agree with PyTorch: keys and values within "
+        f"{done.agreement.cross_error:.1e}, {done.agreement.tokens} tokens alike"
+    )
+    if done.trial and done.trial.text == done.trial.wanted:
+        click.echo(f"{done.trial.recording}, as PyTorch hears it: {done.trial.text}")
+    elif done.trial:
+        click.echo(f"{done.trial.recording}: {done.trial.text}")
+        click.echo(f"  in PyTorch: {done.trial.wanted}")
+    click.echo(
+        f"`harkd-convert verify {target} --against {source} --speech LIST` measures it; "
+        f"`harkd models import {target}` installs it"
+    )
+
+
+@cli.command()
+@click.argument("package", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    "source",
+    metavar="SOURCE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="What the package was converted from.",
+)
+@click.option(
+    "--speech",
+    metavar="LIST",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Recordings: a tab-separated file with path, seconds, rate, text, source.",
+)
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), help="Take N recordings, evenly spread."
+)
+@click.option("--all", "show_all", is_flag=True, help="List all finals that differ, not 20.")
+@click.option("--no-write", is_flag=True, help="Leave the package's manifest as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(
+    package: Path,
+    source: Path,
+    speech: Path,
+    limit: int | None,
+    show_all: bool,
+    no_write: bool,
+    as_json: bool,
+) -> None:
+    """Compare the package DIR with its source on recorded speech.
+
+    Refuses it (exit code 1) when its word errors grow by more than 5 %. The figures go into the
+    manifest of a package that passes.
+    """
+    with _terminable(), _extra():
+        from harkd_convert import verify as verification
+        from harkd_convert.verify_report import as_plain, as_text
+
+        with progress_bar() as progress:
+            found = verification.verify(package, source, speech, limit=limit, progress=progress)
+        if found.passed and not no_write:
+            verification.write_figures(package, found)
+    if as_json:
+        click.echo(json.dumps(as_plain(found), indent=2, ensure_ascii=False))
+    else:
+        click.echo(as_text(found, show_all=show_all))
+    if not found.passed:
+        sys.exit(1)
+
+
+@cli.command()
+@click.argument("path", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(path: Path, as_json: bool) -> None:
+    """Print what is in the package DIR, or in an .onnx or .ort file."""
+    with _extra():
+        from harkd_convert.inspection import as_plain, as_text, look_into
+
+        found = look_into(path)
+    click.echo(json.dumps(as_plain(found), indent=2) if as_json else as_text(found))
+
+
+def main() -> None:
+    """Entry point: errors that a user can mend are one message on stderr, exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a text may have what the locale cannot write
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except HarkdError as error:
+        click.echo(f"harkd-convert: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"harkd-convert: {where}{error.strerror}", err=True)
+        sys.exit(1)
+
+
+def _licence_text(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConvertError(f"{path} cannot be read ({error.strerror})", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConvertError(f"{path} is no text in UTF-8", "give the licence as text") from error
+    if not text.strip():
+        raise ConvertError(f"{path} is empty", "give the licence's text")
+    return text
+
+
+@contextmanager
+def _extra() -> Iterator[None]:
+    """Say how to get the libraries that only the converter needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRA:
+            raise
+        raise ConvertError(
+            f"{error.name} is not installed, which only the converter needs",
+            "pip install 'harkd[convert]'",
+        ) from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is staged is cleared away."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
