@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 COST_FACTOR = 2
 """An update is due after at least so many times what the last one took."""
-LONG_SAMPLES = 5 * RATE_HZ
-"""A pass over more than this leaves so much memory behind that giving it back pays."""
 FAILURES_IN_A_ROW = 3
 """So many failed utterances mean that the model is broken, not the audio."""
 
@@ -95,8 +93,6 @@ class Recognizing:
         begin_ns = self._spent_ns()
         if self._updated(worker, task, limit) and task is Task.PREPARE:
             self._judge_pause(worker, limit)
-        if limit > LONG_SAMPLES:
-            self._recognizer.rest()
         cost = (self._spent_ns() - begin_ns) * RATE_HZ // 1_000_000_000
         if task is Task.PREPARE:
             self.progress.prepared = limit

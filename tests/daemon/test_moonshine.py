@@ -17,7 +17,13 @@ from harkd.errors import HarkdError, ModelDamagedError, ModelError, RecognitionE
 from harkd.model_package import Manifest, PackagedFile, load_manifest
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.moonshine import STEM_SAMPLES, Moonshine
-from harkd.recognizer.moonshine_tokens import Tokenizer, ends_in_loop
+from harkd.recognizer.moonshine_tokens import (
+    TOKEN_END,
+    TOKEN_START,
+    Tokenizer,
+    ends_in_loop,
+)
+from harkd.recognizer.protocol import Effort
 from speech import plain, word_error_rate
 
 # ----------------------------------------------------------------------------- Tokenizer
@@ -162,20 +168,99 @@ def test_the_model_understands_its_sample_and_does_not_think_twice(
 
 @pytest.mark.model
 def test_it_counts_its_work(model: Model, beckett: tuple[NDArray[np.int16], str]) -> None:
-    """The first second is encoded twice; each token is one pass of the decoder."""
+    """The first two seconds are encoded twice; tokens of a draft share one pass of the decoder."""
     audio, _ = beckett
-    before = model[2].work.snapshot()
     stream = model[2].stream()
-    stream.accept(audio[:16000])
-    first = stream.hypothesis()
-    stream.accept(audio[16000:48000])
-    second = stream.prepare()
+    before = model[2].work.snapshot()
+    stream.accept(audio[:32000])
+    first = stream.hypothesis().tokens
+    work = model[2].work.since(before)
+    assert (work.encoder_passes, work.encoded_s, work.tokens) == (1, 2.0, len(first))
+    assert work.decoder_passes == work.decoder_rows == len(first) + 1, "and one for the end mark"
+    before = model[2].work.snapshot()
+    stream.accept(audio[32000:80000])
+    second = stream.prepare().tokens
     stream.finish()
     work = model[2].work.since(before)
-    tokens = len(first.tokens) + len(second.tokens)
-    assert (work.encoder_passes, work.encoded_s) == (2, 4.0)
-    assert work.tokens == tokens
-    assert work.decoder_passes == work.decoder_rows == tokens + 2, "and one for each end mark"
+    assert (work.encoder_passes, work.encoded_s, work.tokens) == (1, 5.0, len(second))
+    agreed = next(i for i, token in enumerate(first) if second[i] != token)
+    after = len(second) - agreed
+    assert (work.decoder_passes, work.decoder_rows) == (1 + after, 1 + len(first) + after)
+
+
+@pytest.mark.model
+def test_a_draft_gives_the_text_that_none_gives(
+    model: Model, beckett: tuple[NDArray[np.int16], str]
+) -> None:
+    """But for near ties: the tokens of a draft are quantized together."""
+    audio, _ = beckett
+    thorough = load_recognizer(model[0], model[1], threads=1, effort=Effort(draft=False))
+    streams = model[2].stream(), thorough.stream()
+    before = [each.work.snapshot() for each in (model[2], thorough)]
+    for piece in np.array_split(audio, 8):
+        for stream in streams:
+            stream.accept(piece)
+        drafted, alone = (stream.hypothesis() for stream in streams)
+    assert word_error_rate(alone.text, drafted.text) <= 0.1
+    assert drafted.confidence == pytest.approx(alone.confidence, abs=0.05)
+    work, most = (
+        each.work.since(earlier) for each, earlier in zip((model[2], thorough), before, strict=True)
+    )
+    assert work.encoded_s == most.encoded_s
+    assert work.decoder_passes < 0.8 * most.decoder_passes
+    assert most.tokens <= most.decoder_passes == most.decoder_rows <= most.tokens + 8
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [],
+        lambda right: right,
+        lambda right: right[:-1],
+        lambda right: [*right, 5, 6],
+        lambda right: right[1:],
+        lambda right: [right[0], 100, *right[2:]],
+        lambda right: [100] * len(right),
+        lambda right: [TOKEN_START, TOKEN_END, *right],
+        lambda right: right * 50,
+    ],
+    ids=["none", "right", "short", "long", "late", "one", "all", "marks", "endless"],
+)
+def test_a_wrong_draft_does_no_harm(
+    model: Model,
+    beckett: tuple[NDArray[np.int16], str],
+    change: Callable[[list[int]], list[int]],
+) -> None:
+    samples = beckett[0][:64_000].astype(np.float32) / np.float32(32768)
+    hidden = model[2].encode(samples)
+    wanted = model[2].decode(hidden, len(samples))
+    assert len(wanted.tokens) > 4
+    assert wanted.ended
+    draft = change(wanted.tokens)
+    found = model[2].decode(hidden, len(samples), list(draft))
+    assert (found.tokens, found.ended) == (wanted.tokens, True)
+    assert found.log_probs == pytest.approx(wanted.log_probs, abs=0.2)
+    pairs = zip(draft, wanted.tokens, strict=False)
+    agreed = next(
+        (i for i, (a, b) in enumerate(pairs) if a != b), min(len(draft), len(wanted.tokens))
+    )
+    assert found.passes == len(wanted.tokens) - agreed + 1
+
+
+@pytest.mark.model
+def test_a_draft_longer_than_the_audio_can_say_is_cut(
+    model: Model, beckett: tuple[NDArray[np.int16], str]
+) -> None:
+    """And the limit holds in the pass that verifies it, too."""
+    samples = beckett[0][:8000].astype(np.float32) / np.float32(32768)
+    hidden = model[2].encode(samples)
+    most = int(0.5 * 6.5) + 2
+    right = model[2].decode(hidden, len(samples)).tokens
+    for draft in (right, [100] * 1000, right + [100] * 1000):
+        found = model[2].decode(hidden, len(samples), draft)
+        assert len(found.tokens) <= most
+        assert found.rows <= most + found.passes - 1
 
 
 @pytest.mark.model
@@ -319,7 +404,8 @@ def test_files_that_load_but_do_not_run_together_are_told_at_the_start(
 @pytest.mark.model
 def test_an_unknown_family_is_told(model: Model) -> None:
     unknown = msgspec.structs.replace(model[1], family="crystal-ball")
-    with pytest.raises(ModelError, match='family "crystal-ball"; this harkd runs moonshine') as no:
+    message = 'family "crystal-ball"; this harkd runs moonshine, moonshine-lean'
+    with pytest.raises(ModelError, match=message) as no:
         load_recognizer(model[0], unknown)
     assert isinstance(no.value, HarkdError)
     assert no.value.mend

@@ -21,7 +21,7 @@ from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, S
 from harkd.model_package import load_manifest
 from harkd.pipeline import Pipeline
 from harkd.recognizer.factory import load_recognizer
-from harkd.recognizer.protocol import Hypothesis, Recognizer, Work
+from harkd.recognizer.protocol import Effort, Hypothesis, Recognizer, Work
 from harkd.segmenter import FRAME_SAMPLES as FRAME
 from harkd.settings import (
     AudioSettings,
@@ -206,8 +206,11 @@ def finals(events: list[Event]) -> list[object]:
 
 @pytest.mark.model
 def test_a_real_recording_gives_what_it_gives_with_threads_in_each_run(model_dir: Path) -> None:
+    """Without drafts: all tokens of one are quantized together, so a near tie may fall otherwise
+    where updates fall elsewhere.
+    """
     manifest = load_manifest(model_dir)
-    recognizer = load_recognizer(model_dir, manifest, threads=2)
+    recognizer = load_recognizer(model_dir, manifest, threads=2, effort=Effort(draft=False))
     path = next(model_dir / each.path for each in manifest.samples if "beckett" in each.path)
 
     def once() -> tuple[list[tuple[Event, int]], Work]:

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
-from harkd.recognizer.onnx import dtype_of, open_session, shared_memory
+from harkd.recognizer.onnx import dtype_of, open_session
 
+PROPOSED_MOST = 15
+"""A pass over more tokens gains little, and its logits take 400 kB for each."""
 REJOIN_TOKENS = 6
 """A token is looked for so far ahead in what is left of the draft."""
 REJOIN_LEAST = 2
@@ -40,9 +42,11 @@ class LeanDecoder:
         self.session = open_session(path, threads, arena=True)
         properties = self.session.get_modelmeta().custom_metadata_map
         self.layers = int(properties["decoder_layers"])
+        self.tokens = int(properties["tokens"])
+        """Those that can be written."""
         self.capacity = min(capacity, int(properties["most_tokens"]))
         self.real = dtype_of(self.session, "key_0")
-        cache = next(i.shape for i in self.session.get_inputs() if i.name == "key_0")
+        cache = {each.name: each.shape for each in self.session.get_inputs()}["key_0"]
         self.cache_shape = (1, int(cache[1]), self.capacity, int(cache[3]))
 
 
@@ -57,25 +61,35 @@ class DecoderState:
         self._session = decoder.session
         self._capacity = decoder.capacity
         self._binding = decoder.session.io_binding()
+        # onnxruntime keeps the addresses alone (up to 1.23 at least, even of an OrtValue), so all
+        # that is bound must live as long as the binding, where it is.
+        self._caches: list[NDArray[Any]] = []
         for i in range(decoder.layers):
             for kind in ("key", "value"):
-                cache = shared_memory(np.zeros(decoder.cache_shape, decoder.real))
-                self._binding.bind_ortvalue_input(f"{kind}_{i}", cache)
-                self._binding.bind_ortvalue_output(f"new_{kind}_{i}", cache)
+                cache = np.zeros(decoder.cache_shape, decoder.real)
+                self._caches.append(cache)
+                self._bind_input(f"{kind}_{i}", cache, cache.shape)
+                self._bind_output(f"new_{kind}_{i}", cache, cache.shape)
         self._last = np.zeros(1, np.int32)
         self._total = np.zeros(1, np.int32)
-        self._binding.bind_cpu_input("last", self._last)
-        self._binding.bind_cpu_input("total", self._total)
-        self._ids = np.zeros((1, 0), np.int64)
-        self._token = np.zeros((1, 0), np.int64)
-        self._log_prob = np.zeros((1, 0), np.float32)
+        self._bind_input("last", self._last, (1,))
+        self._bind_input("total", self._total, (1,))
+        self._ids = np.zeros(decoder.capacity, np.int64)
+        self._token = np.zeros(decoder.capacity, np.int64)
+        self._log_prob = np.zeros(decoder.capacity, np.float32)
+        self._count = 0  # so many of the last three are bound
         self._cross: list[NDArray[Any]] = []
 
     def attend_to(self, cross: list[NDArray[Any]]) -> None:
         """Decode for these keys and values from now on: each (1, heads, frames, head), in turn."""
-        self._cross = cross  # bound by address, so they must live as long
-        for j, array in enumerate(cross):
-            self._binding.bind_cpu_input(f"cross_{('key', 'value')[j % 2]}_{j // 2}", array)
+        before, self._cross = self._cross, list(map(np.ascontiguousarray, cross))
+        for j, array in enumerate(self._cross):
+            self._bind_input(f"cross_{('key', 'value')[j % 2]}_{j // 2}", array, array.shape)
+        del before  # bound until now
+
+    def let_go(self) -> None:
+        """Give back the keys and values; the next call must be `attend_to`."""
+        self.attend_to([np.empty_like(each[:, :, :0]) for each in self._cross])
 
     def decode(
         self,
@@ -91,7 +105,7 @@ class DecoderState:
             draft: What was recognized last, in this state; may be empty.
             most: The most tokens.
             trusted: So many of the draft's tokens are taken over unseen; their cache stays.
-            closing: A new token of these is taken for the last one, unseen.
+            closing: One of these that is new, or ends the draft, is taken for the end, unseen.
         """
         most = min(most, self._capacity - 1)
         trusted = min(trusted, len(draft.tokens), most)
@@ -101,7 +115,7 @@ class DecoderState:
         proposed = rest
         while len(result.tokens) < most:
             place = len(result.tokens)
-            proposed = proposed[: most - place - 1]
+            proposed = proposed[: min(PROPOSED_MOST, most - place - 1)]
             best, log_probs = self._run(current, proposed, place)
             result.passes += 1
             result.rows += 1 + len(proposed)
@@ -113,12 +127,14 @@ class DecoderState:
                 result.tokens.append(token)
                 current = token
                 if i < len(proposed) and token != proposed[i]:
-                    rest = proposed[i:]
+                    rest = rest[i:]
                     break
             else:
-                rest = rest[len(proposed) :] if proposed else rest
+                rest = rest[len(proposed) :]
+            before = len(rest)
             rest, proposed = rejoined(rest, current)
-            if current in closing and not proposed:
+            new = len(rest) == before
+            if current in closing and (new or not rest):
                 result.ended = True
                 return result
         return result
@@ -126,24 +142,27 @@ class DecoderState:
     def _run(self, current: int, proposed: list[int], place: int) -> tuple[list[int], list[float]]:
         """Return the best token after `current`, whose place is given, and after each proposal."""
         count = 1 + len(proposed)
-        if self._ids.shape[1] != count:
+        if self._count != count:
             self._resize(count)
-        self._ids[0, 0] = current
-        self._ids[0, 1:] = proposed
+        self._ids[0] = current
+        self._ids[1:count] = proposed
         self._last[0] = place + count - 1
         self._total[0] = place + count
         self._session.run_with_iobinding(self._binding)
-        return self._token[0].tolist(), self._log_prob[0].tolist()
+        return self._token[:count].tolist(), self._log_prob[:count].tolist()
 
     def _resize(self, count: int) -> None:
-        self._ids = np.empty((1, count), np.int64)
-        self._token = np.empty((1, count), np.int64)
-        self._log_prob = np.empty((1, count), np.float32)
-        self._binding.bind_cpu_input("ids", self._ids)
-        for name, array in (("token", self._token), ("log_prob", self._log_prob)):
-            self._binding.bind_output(
-                name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
-            )
+        self._count = 0
+        self._bind_input("ids", self._ids, (1, count))
+        self._bind_output("token", self._token, (1, count))
+        self._bind_output("log_prob", self._log_prob, (1, count))
+        self._count = count
+
+    def _bind_input(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+        self._binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
+
+    def _bind_output(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
+        self._binding.bind_output(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
 
 
 def rejoined(rest: list[int], current: int) -> tuple[list[int], list[int]]:

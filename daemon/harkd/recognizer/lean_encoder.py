@@ -18,6 +18,10 @@ from harkd.recognizer.onnx import dtype_of, open_session
 
 Float32 = NDArray[np.float32]
 
+TAP_SAMPLES = 64
+"""Step of the first convolution."""
+TAP_WINDOW_SAMPLES = 127
+"""What one of its frames sees."""
 ROW_SAMPLES = 192
 """Step of the second convolution: 64 × 3."""
 ROW_WINDOW_SAMPLES = 511
@@ -53,8 +57,8 @@ class LeanEncoder:
         self.epsilon = float(properties["norm_epsilon"])
         self.outputs = [output.name for output in self.session.get_outputs()]
         self.real = dtype_of(self.session, "past_key_0")
-        cross = self.session.get_outputs()[self.outputs.index("cross")]
-        self.cross_shape: tuple[int, int, int] = (cross.shape[0], cross.shape[1], cross.shape[3])
+        cross = {each.name: each.shape for each in self.session.get_outputs()}["cross"]
+        self.cross_shape = (int(cross[0]), int(cross[1]), int(cross[3]))
         """2 × decoder layers, heads, features of a head."""
 
 
@@ -71,16 +75,15 @@ class EncoderState:
         self._audio: Float32 = np.empty(0, np.float32)  # (n,), from sample ROW_SAMPLES × _rows on
         self._samples = 0
         frames = max(64, int(capacity_s * 16000 / FRAME_SAMPLES) + 1)
-        width, layers = encoder.width, encoder.layers
-        self._stem_rows: Float32 = np.empty((2 * frames + 2, 2 * width), np.float32)
+        self._stem_rows: Float32 = np.empty((2 * frames + 2, 2 * encoder.width), np.float32)
         self._rows = 0  # so many of them are filled
         self._total = self._squares = 0.0  # over all features of the first convolution's frames
         self._summed = 0  # so many of those frames
-        self._past: NDArray[Any] = np.empty((2 * layers, frames, width), encoder.real)
-        pairs, heads, head = encoder.cross_shape
-        self._cross: NDArray[Any] = np.empty((pairs, heads, frames, head), encoder.real)
+        self._past: list[NDArray[Any]] = []
+        self._cross: NDArray[Any] = np.empty(0)
         self.frames = 0
         """So many frames have been encoded."""
+        self._forget()
 
     @property
     def samples(self) -> int:
@@ -89,8 +92,8 @@ class EncoderState:
 
     def accept(self, audio: Float32) -> None:
         """Take the next audio: float32, shape (n,), 16 kHz mono, -1…1."""
-        self._samples += len(audio)
         self._audio = np.concatenate([self._audio, audio])
+        self._samples += len(audio)
 
     def encode(self, look_ahead: int | None) -> float:
         """Encode what has come since the last call, and the frames that it changes.
@@ -104,7 +107,8 @@ class EncoderState:
         self._run_stem()
         frames = (self._rows - 1) // 2
         kept = 0 if look_ahead is None else max(0, self.frames - look_ahead)
-        self._make_room(frames)
+        if not kept:
+            self._forget()  # before the pass, since both at once would take the most memory
         mean = self._total / (self._summed * self._encoder.width)
         variance = self._squares / (self._summed * self._encoder.width) - mean * mean
         scale = 1.0 / np.sqrt(max(variance, 0.0) + self._encoder.epsilon)
@@ -119,9 +123,16 @@ class EncoderState:
             feed[f"past_{name}"] = past[None, :kept]  # (1, kept, width)
         made = self._encoder.session.run(None, feed)
         outputs = dict(zip(self._encoder.outputs, made, strict=True))
-        for past, name in zip(self._past, names, strict=True):
-            past[kept:frames] = outputs[name][0]
-        self._cross[:, :, kept:frames] = outputs["cross"]
+        if kept:
+            for i, name in enumerate(names):
+                self._past[i] = with_room(self._past[i], frames, axis=0)
+                self._past[i][kept:frames] = outputs[name][0]
+            self._cross = with_room(self._cross, frames, axis=2)
+            self._cross[:, :, kept:frames] = outputs["cross"]
+        else:
+            # Of just this size, so that nothing is copied until more audio comes.
+            self._past = [outputs[name][0] for name in names]
+            self._cross = outputs["cross"]
         self.frames = frames
         return (frames - kept) * FRAME_SAMPLES / 16000
 
@@ -129,25 +140,34 @@ class EncoderState:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""
         return [np.ascontiguousarray(each[None, :, : self.frames]) for each in self._cross]
 
+    def _forget(self) -> None:
+        """Let go of what was encoded."""
+        encoder = self._encoder
+        self._past = [np.empty((0, encoder.width), encoder.real)] * (2 * encoder.layers)
+        pairs, heads, head = encoder.cross_shape
+        self._cross = np.empty((pairs, heads, 0, head), encoder.real)
+        self.frames = 0
+
     def _run_stem(self) -> None:
         """Bring rows and sums up to date."""
-        # A new row sees ROW_WINDOW_SAMPLES; the norm also counts frames that no row sees yet.
-        if len(self._audio) < ROW_WINDOW_SAMPLES:
-            return
-        rows, totals, squares = self._encoder.stem.run(None, {"audio": self._audio[None]})
         known = self._summed - 3 * self._rows
-        self._total += float(totals[known:].sum(dtype=np.float64))
-        self._squares += float(squares[known:].sum(dtype=np.float64))
-        self._summed = 3 * self._rows + len(totals)
+        taps = (len(self._audio) - TAP_WINDOW_SAMPLES) // TAP_SAMPLES + 1
+        if taps <= known:
+            return
+        # The norm counts all frames of the first convolution, also those that no row sees yet: a
+        # row is made then, too, since the graph makes one at least, but not kept.
+        short = max(0, ROW_WINDOW_SAMPLES - len(self._audio))
+        audio = np.pad(self._audio, (0, short)) if short else self._audio
+        rows, totals, squares = self._encoder.stem.run(None, {"audio": audio[None]})
+        rows = rows[: 0 if short else None]
         after = self._rows + len(rows)
         self._stem_rows = with_room(self._stem_rows, after, axis=0)
         self._stem_rows[self._rows : after] = rows
+        self._total += float(totals[known:taps].sum(dtype=np.float64))
+        self._squares += float(squares[known:taps].sum(dtype=np.float64))
+        self._summed += taps - known
         self._rows = after
         self._audio = self._audio[ROW_SAMPLES * len(rows) :]
-
-    def _make_room(self, frames: int) -> None:
-        self._past = with_room(self._past, frames, axis=1)
-        self._cross = with_room(self._cross, frames, axis=2)
 
 
 def with_room(array: NDArray[Any], wanted: int, axis: int) -> NDArray[Any]:
@@ -155,7 +175,7 @@ def with_room(array: NDArray[Any], wanted: int, axis: int) -> NDArray[Any]:
     if array.shape[axis] >= wanted:
         return array
     shape = list(array.shape)
-    shape[axis] = max(wanted, 2 * shape[axis])
+    shape[axis] = max(wanted, shape[axis] * 3 // 2)
     longer = np.empty(shape, array.dtype)
     longer[tuple(slice(0, size) for size in array.shape)] = array
     return longer

@@ -26,6 +26,7 @@ from harkd.recognizer.moonshine_tokens import (
 from harkd.recognizer.onnx import (
     fetch_anew,
     first_line,
+    give_back_after,
     give_back_memory,
     open_session,
     provider_of,
@@ -248,6 +249,7 @@ class MoonshineStream:
             ) from error
         self._draft = decoded.tokens if self._model.effort.draft else []
         seconds = len(samples) / RATE_HZ
+        give_back_after(seconds)
         self._model.work.add(Work(1, seconds, decoded.passes, decoded.rows, len(decoded.tokens)))
         return Hypothesis(
             text=text,

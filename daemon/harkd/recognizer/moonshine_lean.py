@@ -24,12 +24,20 @@ from harkd.recognizer.lean_encoder import (
     LeanEncoder,
 )
 from harkd.recognizer.moonshine_tokens import Decoded, Tokenizer, ends_in_loop
-from harkd.recognizer.onnx import fetch_anew, first_line, give_back_memory, provider_of
+from harkd.recognizer.onnx import (
+    fetch_anew,
+    first_line,
+    give_back_after,
+    give_back_memory,
+    provider_of,
+)
 from harkd.recognizer.protocol import Effort, Hypothesis, Work
 
 ROLES = ("stem", "encoder", "decoder", "tokenizer")
 FIRST_ROOM_S = 6.0
 """Room for so much audio is made at once."""
+TOKENS_MOST = 1_000_000
+"""For a manifest that sets no limit; the decoder has its own."""
 UNSETTLED_TOKENS = 3
 """A partial verifies at least so many of the last tokens on which two hypotheses agreed."""
 
@@ -60,7 +68,6 @@ class MoonshineLean:
         paths = {role: folder / manifest.files[role].path for role in ROLES}
         self.name = manifest.name
         self.language = manifest.languages[0]
-        self.max_segment_s = manifest.limits.max_segment_s
         self.work = Work()
         self.effort = effort or Effort()
         self.tokenizer = Tokenizer(paths["tokenizer"])
@@ -68,14 +75,23 @@ class MoonshineLean:
         self.tokens_per_s = manifest.limits.max_tokens_per_s
         try:
             self.encoder = LeanEncoder(paths["stem"], paths["encoder"], threads)
+            most_s = self.encoder.most_frames * FRAME_SAMPLES / RATE_HZ
+            self.max_segment_s = min(manifest.limits.max_segment_s, most_s)
             self.decoder = LeanDecoder(
                 paths["decoder"], threads, self.most_tokens(int(self.max_segment_s * RATE_HZ)) + 1
             )
-        except (KeyError, ValueError, StopIteration) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise ModelDamagedError(
-                f"{folder} holds graphs that are no lean Moonshine (they lack {error})",
+                f"{folder} holds graphs that are no lean Moonshine, or are in each other's place "
+                f"(missing or wrong: {error})",
                 "make the package again with this version's harkd-convert",
             ) from error
+        if len(self.tokenizer) != self.decoder.tokens:
+            raise ModelDamagedError(
+                f"{paths['tokenizer']} has {len(self.tokenizer)} tokens, but the decoder "
+                f"{self.decoder.tokens}: they are not from one model",
+                fetch_anew(paths["tokenizer"]),
+            )
         self.provider = provider_of(self.decoder.session)
         self.spare: list[DecoderState] = []
         """Caches that no stream uses now."""
@@ -88,9 +104,16 @@ class MoonshineLean:
         """Give back what the passes over a growing segment have left behind."""
         give_back_memory()
 
+    def cache(self) -> DecoderState:
+        """Return one that no stream uses. Any thread."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return DecoderState(self.decoder)
+
     def most_tokens(self, samples: int) -> int:
         """Return the most tokens that so much audio can hold."""
-        return int(samples / RATE_HZ * self.tokens_per_s) + 2
+        return int(min(samples / RATE_HZ * self.tokens_per_s, TOKENS_MOST)) + 2
 
 
 class MoonshineLeanStream:
@@ -131,8 +154,10 @@ class MoonshineLeanStream:
         """Return the same as `prepare`, and let another segment have the cache."""
         hypothesis = self.prepare()
         if self._decoder:
+            self._decoder.let_go()
             self._model.spare.append(self._decoder)
             self._decoder = None
+            self._before = self._latest = Decoded()
         return hypothesis
 
     def _recognize(self, *, exact: bool) -> Hypothesis:
@@ -148,6 +173,8 @@ class MoonshineLeanStream:
             decoded = self._decode(samples, exact=exact)
             text = self._model.tokenizer.text(decoded.tokens)
         except Exception as error:
+            # The cache may hold other tokens than these now.
+            self._before = self._latest = Decoded()
             raise RecognitionError(
                 f"{self._model.name} failed on {samples / RATE_HZ:.1f} s of audio "
                 f"({first_line(error)})",
@@ -164,10 +191,7 @@ class MoonshineLeanStream:
         effort = self._model.effort
         encoder = self._fed(samples)
         encoded_s = encoder.encode(LOOK_AHEAD_FRAMES if effort.incremental and not exact else None)
-        if self._decoder is None:
-            spare = self._model.spare
-            self._decoder = spare.pop() if spare else DecoderState(self._model.decoder)
-        decoder = self._decoder
+        decoder = self._decoder = self._decoder or self._model.cache()
         decoder.attend_to(encoder.cross())
         draft = self._latest if effort.draft else Decoded()
         most = self._model.most_tokens(samples)
@@ -185,6 +209,7 @@ class MoonshineLeanStream:
             tokens=len(decoded.tokens),
         )
         self._model.work.add(work)
+        give_back_after(encoded_s)
         return decoded
 
     def _fed(self, samples: int) -> EncoderState:
@@ -196,11 +221,16 @@ class MoonshineLeanStream:
             padded = EncoderState(self._model.encoder, 0.0)
             padded.accept(np.pad(scaled, (0, STEM_SAMPLES - samples)))
             return padded
-        self._pieces.clear()
         self._encoder.accept(scaled)
+        self._pieces.clear()
         return self._encoder
 
     def _agreed(self) -> int:
-        """Return how many leading tokens the last two hypotheses have in common."""
-        pairs = zip(self._before.tokens, self._latest.tokens, strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(self._before.tokens))
+        """Return how many leading tokens the last two hypotheses have in common.
+
+        0 where the last one did not end: to trust in a loop would be to stay in it.
+        """
+        if not self._latest.ended:
+            return 0
+        pairs = list(zip(self._before.tokens, self._latest.tokens, strict=False))
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))

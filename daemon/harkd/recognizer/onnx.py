@@ -16,12 +16,15 @@ from harkd.errors import ModelDamagedError
 # before the library is loaded (microsoft/onnxruntime#27379). No other module may import it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
-import onnxruntime
+import onnxruntime as onnxruntime
 
 onnxruntime.set_default_logger_severity(3)  # its warnings are for makers of models
 PROVIDER_NAMES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
+CPU_FACTS = Path("/proc/cpuinfo")
 MOST_THREADS = 4
 """Small models gain nothing from more."""
+LONG_PASS_S = 5.0
+"""A pass over more audio leaves so much memory behind that giving it back pays."""
 
 
 def choose_threads(wanted: int) -> int:
@@ -64,11 +67,6 @@ def open_session(path: Path, threads: int, *, arena: bool) -> Any:
         ) from error
 
 
-def shared_memory(values: Any) -> Any:
-    """Return an array's copy in onnxruntime's memory, to be bound as input and output at once."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(values)
-
-
 def dtype_of(session: Any, name: str) -> Any:
     """Return the numpy type of an input of floats, float16 or float32."""
     kinds = {each.name: each.type for each in session.get_inputs()}
@@ -84,7 +82,7 @@ def bytes_saturate() -> bool:
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     try:
-        cpu = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        cpu = CPU_FACTS.read_text(encoding="ascii", errors="replace")
     except OSError:
         return True
     return not {"avx512_vnni", "avx_vnni"} & set(cpu.split())
@@ -106,6 +104,12 @@ def give_back_memory() -> None:
     """Return to the system what malloc keeps of freed memory: tens of MB after a long segment."""
     with contextlib.suppress(OSError, AttributeError):  # a libc without it
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def give_back_after(audio_s: float) -> None:
+    """Return memory to the system after a pass over so much audio, where it is worth its time."""
+    if audio_s > LONG_PASS_S:
+        give_back_memory()
 
 
 def first_line(error: BaseException) -> str:
