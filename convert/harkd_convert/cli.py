@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -123,8 +124,8 @@ def moonshine(
         click.echo(f"{done.trial.recording}: {done.trial.text}")
         click.echo(f"  in PyTorch: {done.trial.wanted}")
     click.echo(
-        f"`harkd-convert verify {target} --against {source} --speech LIST` measures it; "
-        f"`harkd models import {target}` installs it"
+        f"`harkd-convert verify {shlex.quote(str(target))} --against {shlex.quote(str(source))} "
+        f"--speech LIST` measures it; `harkd models import {shlex.quote(str(target))}` installs it"
     )
 
 

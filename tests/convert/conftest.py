@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from harkd_convert.conversion import Conversion, convert
+from harkd_convert.package import Options
+
+Lean = tuple[Path, Conversion]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +21,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def lean(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Lean:
+    """Tiny in 8 bits, converted once; to be left as it is."""
+    folder = tmp_path_factory.mktemp("lean") / "moonshine-tiny-en-lean"
+    return folder, convert(model_dir, folder, Options())

@@ -19,7 +19,7 @@ from harkd.errors import HarkdError, ModelDamagedError
 from harkd.model_package import PackagedFile, load_manifest, sha256_of, write_manifest
 from harkd.speech_list import Recording, SpeechListError
 from harkd_convert.comparison import Pair, Side, joined
-from harkd_convert.conversion import convert
+from harkd_convert.conversion import Conversion, convert
 from harkd_convert.errors import ConvertError
 from harkd_convert.export_check import pseudo_speech
 from harkd_convert.graph import Precision
@@ -175,9 +175,10 @@ def test_only_the_first_finals_that_differ_are_shown(once: Bench) -> None:
 
 
 @pytest.mark.model
-def test_published_files_are_the_reference_step_by_step(model_dir: Path, tmp_path: Path) -> None:
-    package = tmp_path / "lean"
-    convert(model_dir, package, Options())
+def test_published_files_are_the_reference_step_by_step(
+    model_dir: Path, lean: tuple[Path, Conversion], tmp_path: Path
+) -> None:
+    package, _ = lean
     sample = model_dir / "samples" / "beckett.wav"
     audio, rate = soundfile.read(sample)
     (tmp_path / "en").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from harkd.recognizer import lean_encoder
 from harkd.recognizer.lean_encoder import (
     FRAME_SAMPLES,
     LOOK_AHEAD_FRAMES,
@@ -129,8 +131,9 @@ def test_an_encoding_without_new_frames_changes_nothing(encoder: LeanEncoder) ->
 @pytest.mark.model
 @pytest.mark.parametrize("look_ahead", [0, 7, LOOK_AHEAD_FRAMES])
 def test_an_update_encodes_what_is_new_and_the_look_ahead_no_more(
-    encoder: LeanEncoder, look_ahead: int
+    encoder: LeanEncoder, look_ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lean_encoder, "ANEW_FACTOR", math.inf)
     audio = buzz(6 * 16000)
     state = EncoderState(encoder, 1.0)
     state.accept(audio[:16000])
@@ -142,6 +145,19 @@ def test_an_update_encodes_what_is_new_and_the_look_ahead_no_more(
         new = state.frames - before
         assert encoded_s == (new + look_ahead) * FRAME_SAMPLES / 16000
         assert abs(new * FRAME_SAMPLES - 8000) < FRAME_SAMPLES
+
+
+@pytest.mark.model
+def test_all_is_encoded_anew_each_time_that_it_has_doubled(encoder: LeanEncoder) -> None:
+    audio = buzz(9 * 16000)
+    state = EncoderState(encoder, 1.0)
+    whole = []
+    for begin in range(0, len(audio), 8000):
+        state.accept(audio[begin : begin + 8000])
+        state.encode(LOOK_AHEAD_FRAMES)
+        if state.anew:
+            whole.append(begin / 16000 + 0.5)
+    assert whole == [0.5, 1.0, 2.0, 4.0, 8.0] or whole == [0.5, 1.0, 2.5, 5.0]
 
 
 @pytest.mark.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,10 +19,15 @@ from numpy.typing import NDArray
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Limits, Manifest, PackagedFile, load_manifest
-from harkd.recognizer import moonshine_lean
+from harkd.recognizer import lean_encoder, moonshine_lean
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_decoder import PROPOSED_MOST, DecoderState, LeanDecoder
-from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LOOK_AHEAD_FRAMES, STEM_SAMPLES
+from harkd.recognizer.lean_encoder import (
+    ANEW_FACTOR,
+    FRAME_SAMPLES,
+    LOOK_AHEAD_FRAMES,
+    STEM_SAMPLES,
+)
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.moonshine_tokens import Decoded
@@ -227,9 +233,15 @@ def updates(model: MoonshineLean, audio: Int16, step: int = 8000) -> Iterator[tu
 def test_a_partial_encodes_what_is_new_and_the_look_ahead(
     model: MoonshineLean, beckett: Int16
 ) -> None:
-    for _, work, _ in updates(model, beckett):
+    """But for those that encode everything anew, since it has doubled."""
+    anew = [0.0]
+    for samples, work, _ in updates(model, beckett):
         assert work.encoder_passes == 1
-        assert work.encoded_s <= 0.5 + LOOK_AHEAD_S + FRAME_S
+        if work.encoded_s > 0.5 + LOOK_AHEAD_S + FRAME_S:
+            assert work.encoded_s == pytest.approx(samples / RATE_HZ, abs=3 * FRAME_S)
+            assert work.encoded_s >= ANEW_FACTOR * anew[-1]
+            anew.append(work.encoded_s)
+    assert len(anew) in (3, 4), "of 10 s: at 2, 4 and 8 s"
 
 
 def test_without_increments_a_partial_encodes_everything(
@@ -358,7 +370,8 @@ def test_limits_without_an_end_are_taken(lean_model_dir: Path, beckett: Int16) -
 # ----------------------------------------------------------------------- several streams
 
 
-def test_streams_take_turns(model: MoonshineLean, beckett: Int16) -> None:
+def test_streams_take_turns(lean_model_dir: Path, beckett: Int16) -> None:
+    model = loaded(lean_model_dir, Effort(draft=False))  # a draft is rounded otherwise
     one, other = beckett[:80_000], beckett[80_000:]
     wanted = heard(model, one).text, heard(model, other).text
     streams = model.stream(), model.stream()
@@ -530,6 +543,7 @@ def answered(model: MoonshineLean, monkeypatch: pytest.MonkeyPatch) -> Answer:
     """Lets the next hypothesis be this one; returns the draft, what was trusted, and if closing."""
     monkeypatch.setattr(moonshine_lean, "DecoderState", Script)
     monkeypatch.setattr(model, "spare", [])
+    monkeypatch.setattr(lean_encoder, "ANEW_FACTOR", math.inf)
     stream = model.stream()
 
     def answer(
@@ -563,6 +577,16 @@ def test_the_last_tokens_are_verified_also_if_the_hypothesis_got_shorter(answere
     answered(*TEN)
     answered(*TEN[:8])
     assert answered(*TEN) == (TEN[:8], 5, True)
+
+
+def test_nothing_is_trusted_when_all_was_encoded_anew(
+    answered: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(*TEN)
+    answered(*TEN)
+    assert answered(*TEN)[1] == 7
+    monkeypatch.setattr(lean_encoder, "ANEW_FACTOR", 1)
+    assert answered(*TEN)[1] == 0
 
 
 def test_a_hypothesis_that_did_not_end_is_not_trusted(answered: Answer) -> None:

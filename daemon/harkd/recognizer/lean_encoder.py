@@ -32,6 +32,8 @@ FRAME_SAMPLES = 384
 """Step of a frame: 24 ms."""
 LOOK_AHEAD_FRAMES = 24
 """0.58 s; docs/performance.md has the error that it leaves, and that of others."""
+ANEW_FACTOR = 2
+"""What was kept is encoded anew when a segment has grown by this: its errors add up."""
 
 
 class LeanEncoder:
@@ -83,6 +85,9 @@ class EncoderState:
         self._cross: NDArray[Any] = np.empty(0)
         self.frames = 0
         """So many frames have been encoded."""
+        self.anew = False
+        """Whether all of them were in the last pass."""
+        self._frames_anew = 0  # so many there were when that was so last
         self._forget()
 
     @property
@@ -99,15 +104,19 @@ class EncoderState:
         """Encode what has come since the last call, and the frames that it changes.
 
         Args:
-            look_ahead: Frames that had so many behind them are kept; None encodes all anew.
+            look_ahead: Frames that had so many behind them are kept; None encodes all anew. So is
+                all that has doubled since that was done last.
 
         Returns:
             Seconds of audio that went through the encoder.
         """
         self._run_stem()
         frames = (self._rows - 1) // 2
-        kept = 0 if look_ahead is None else max(0, self.frames - look_ahead)
-        if not kept:
+        doubled = frames >= ANEW_FACTOR * self._frames_anew
+        kept = 0 if look_ahead is None or doubled else max(0, self.frames - look_ahead)
+        self.anew = not kept
+        if self.anew:
+            self._frames_anew = frames
             self._forget()  # before the pass, since both at once would take the most memory
         mean = self._total / (self._summed * self._encoder.width)
         variance = self._squares / (self._summed * self._encoder.width) - mean * mean

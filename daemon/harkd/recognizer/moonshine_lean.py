@@ -198,7 +198,7 @@ class MoonshineLeanStream:
         if exact or not effort.draft:
             decoded = decoder.decode(draft, most)
         else:
-            trusted = max(0, self._agreed() - UNSETTLED_TOKENS)
+            trusted = 0 if encoder.anew else max(0, self._agreed() - UNSETTLED_TOKENS)
             decoded = decoder.decode(draft, most, trusted=trusted, closing=self._model.closing)
         self._before, self._latest = self._latest, decoded
         work = Work(
@@ -209,7 +209,7 @@ class MoonshineLeanStream:
             tokens=len(decoded.tokens),
         )
         self._model.work.add(work)
-        give_back_after(encoded_s)
+        give_back_after(samples / RATE_HZ)
         return decoded
 
     def _fed(self, samples: int) -> EncoderState:
