@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,13 @@ from harkd.model_store import ModelStore
 
 if TYPE_CHECKING:
     from harkd_convert.checkpoint import Source
+
+
+# A shell lets background jobs ignore Ctrl-C, and nohup the hang-up; children inherit that.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
 
 
 def installed(name: str) -> Path:

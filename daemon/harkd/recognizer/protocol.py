@@ -103,8 +103,7 @@ class Stream(Protocol):
     def hypothesis(self) -> Hypothesis:
         """Return the text for the audio so far. Free when nothing came since the last call.
 
-        May be approximate, with an error that does not grow with the segment: a family may leave
-        out work here that `prepare` and `finish` do.
+        May be approximate: a family may leave out work here that `prepare` and `finish` do.
 
         Raises:
             RecognitionError: The model failed on this audio.
