@@ -2,8 +2,8 @@
 
 In: a `Source`, then audio. Out: hidden states, logits, tokens. The model:
 https://arxiv.org/abs/2410.15608; module and weight names are those of Hugging Face's
-`MoonshineForConditionalGeneration`. Only `moonshine_layers` and
-`reference` import PyTorch besides. Everything runs on the caller's thread, on the device that the module is on.
+`MoonshineForConditionalGeneration`. Only `moonshine_layers` and `reference` import PyTorch besides.
+Everything runs on the caller's thread, on the device that the module is on.
 """
 
 from __future__ import annotations
