@@ -209,7 +209,7 @@ class MoonshineLeanStream:
             tokens=len(decoded.tokens),
         )
         self._model.work.add(work)
-        give_back_after(samples / RATE_HZ)
+        give_back_after(encoded_s)
         return decoded
 
     def _fed(self, samples: int) -> EncoderState:
