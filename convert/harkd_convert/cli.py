@@ -7,22 +7,17 @@ words, 130 for Ctrl-C. Nothing heavy is imported before a command needs it. Runs
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
-from harkd import __version__
-from harkd.errors import HarkdError
+from harkd import __version__, entry
+from harkd.interruption import terminable
 from harkd_convert.errors import ConvertError
 from harkd_convert.progress import progress_bar
 
@@ -100,7 +95,7 @@ def moonshine(
     a Hugging Face directory, published or fine-tuned.
     """
     text = _licence_text(licence_file) if licence_file else ""
-    with _terminable(), _extra():
+    with terminable(), _extra():
         from harkd_convert.conversion import convert
         from harkd_convert.graph import Precision
         from harkd_convert.package import Options
@@ -166,7 +161,7 @@ def verify(
     Refuses it (exit code 1) when its word errors grow by more than 5 %. The figures go into the
     manifest of a package that passes.
     """
-    with _terminable(), _extra():
+    with terminable(), _extra():
         from harkd_convert import verify as verification
         from harkd_convert.verify_report import as_plain, as_text
 
@@ -195,27 +190,8 @@ def inspect(path: Path, as_json: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one message on stderr, exit code 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a text may have what the locale cannot write
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except HarkdError as error:
-        click.echo(f"harkd-convert: {error}", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"harkd-convert: {where}{error.strerror}", err=True)
-        sys.exit(1)
+    """Entry point."""
+    entry.run(cli, "harkd-convert")
 
 
 def _licence_text(path: Path) -> str:
@@ -242,17 +218,3 @@ def _extra() -> Iterator[None]:
             f"{error.name} is not installed, which only the converter needs",
             "pip install 'harkd[convert]'",
         ) from error
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is staged is cleared away."""
-
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,21 +5,18 @@ Nothing heavy is imported before a command needs it, so ``harkd --help`` is quic
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
 
 import click
 
-from harkd import __version__
+from harkd import __version__, entry
 from harkd.cli_bench import bench
 from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
 from harkd.cli_models import models
 from harkd.cli_transcribe import transcribe
-from harkd.errors import HarkdError
 from harkd.logs import set_up
 from harkd.settings import Settings, find_file, load
 from harkd.stopper import Stopper
@@ -92,34 +89,5 @@ def run(
 
 
 def main() -> None:
-    """Entry point: errors that a user can mend are one message on stderr, exit code 1."""
-    # A file name or a text may have what the locale cannot write; a closed stream is no stream.
-    sys.stdout = writable(sys.stdout)
-    sys.stderr = writable(sys.stderr)
-    try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except HarkdError as error:
-        click.echo(f"harkd: {error}", err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"harkd: {where}{error.strerror}", err=True)
-        sys.exit(1)
-
-
-def writable(stream: TextIO | None) -> TextIO:
-    """Return the stream, made to write any text; one that leads nowhere in the place of None."""
-    if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
-    return stream
+    """Entry point."""
+    entry.run(cli, "harkd")

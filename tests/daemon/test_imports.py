@@ -31,6 +31,7 @@ LAYERS = [
         "stopper",
         "transcript_formats",
         "interruption",
+        "entry",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
@@ -135,6 +136,8 @@ CONVERT = Path(__file__).parents[2] / "convert" / "harkd_convert"
 CONVERT_MAY_IMPORT = {
     "harkd",  # the version, which packages tell
     "errors",
+    "entry",  # its command line ends as the daemon's does,
+    "interruption",  # also at a signal
     "model_package",
     "recognizer",  # what runs a package is also what tries it
     "audio",  # recordings are to be heard as the daemon hears them
