@@ -150,20 +150,10 @@ def _mend_of_folder(source: Path) -> str:
 def _require_runnable(manifest: Manifest) -> None:
     """Raise ModelError for what no machine can run with this version."""
     # onnxruntime comes with it, which no other command of `harkd models` needs.
-    from harkd.audio import RATE_HZ
-    from harkd.recognizer.factory import FAMILIES
+    from harkd.recognizer.factory import misfit
 
-    if manifest.family not in FAMILIES:
-        raise ModelError(
-            f'the package is of the family "{manifest.family}"; this harkd runs '
-            + ", ".join(FAMILIES),
-            "Update harkd, or import another package",
-        )
-    if manifest.sample_rate_hz != RATE_HZ:
-        raise ModelError(
-            f"the package wants {manifest.sample_rate_hz} Hz; this harkd runs {RATE_HZ} Hz",
-            "Import another package",
-        )
+    if why := misfit(manifest):
+        raise ModelError(f"the package {why}", "Update harkd, or import another package")
 
 
 def _same_installed(

@@ -29,7 +29,7 @@ from harkd.errors import HarkdError, RecognitionError
 from harkd.events import Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.model_package import Manifest, PackagedFile, Sample, sha256_of, write_manifest
 from harkd.recognizer import factory
-from harkd.recognizer.protocol import Effort, Hypothesis
+from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings
 from harkd.speech_list import Recording
 
@@ -62,7 +62,7 @@ def pinned(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, Effort | None]]:
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, Effort]]:
     """No other settings; a store with two models, which load as fakes: model, threads, effort."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(settings_file, "SYSTEM_FILE", tmp_path / "etc" / "harkd.yaml")
@@ -70,10 +70,10 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, i
     monkeypatch.setenv("HARKD_MODELS", str(tmp_path / "models"))
     make_package(tmp_path / "models", "moonshine-tiny-en", sample=True)
     make_package(tmp_path / "models", "lean", sample=False)
-    calls: list[tuple[str, int, Effort | None]] = []
+    calls: list[tuple[str, int, Effort]] = []
 
     def load(
-        _: Path, manifest: Manifest, threads: int = 0, effort: Effort | None = None
+        _: Path, manifest: Manifest, threads: int = 0, effort: Effort = EVERYTHING
     ) -> FakeRecognizer:
         calls.append((manifest.name, threads, effort))
         return FakeRecognizer(name=manifest.name)
@@ -168,7 +168,7 @@ def test_packages_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) ->
 
 
 def test_parts_are_switched_off_each_in_a_run_of_its_own(
-    loaded: list[tuple[str, int, Effort | None]],
+    loaded: list[tuple[str, int, Effort]],
 ) -> None:
     report = report_of("--off", "draft", "--off", "draft, incremental", "--off", "share")
     efforts = [effort for _, _, effort in loaded]
@@ -198,7 +198,7 @@ def test_switching_off_changes_only_its_part() -> None:
 
 
 def test_what_the_settings_switch_off_is_off_in_every_run(
-    loaded: list[tuple[str, int, Effort | None]], monkeypatch: pytest.MonkeyPatch
+    loaded: list[tuple[str, int, Effort]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARKD_RECOGNIZER__DRAFT", "false")
     report_of("live", "--off", "incremental", "--against", "lean")

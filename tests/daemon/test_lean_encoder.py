@@ -16,13 +16,13 @@ from harkd.recognizer.lean_encoder import (
     LOOK_AHEAD_FRAMES,
     ROW_SAMPLES,
     ROW_WINDOW_SAMPLES,
-    STEM_SAMPLES,
     TAP_SAMPLES,
     TAP_WINDOW_SAMPLES,
     EncoderState,
     LeanEncoder,
     with_room,
 )
+from harkd.recognizer.moonshine_tokens import STEM_SAMPLES
 
 if TYPE_CHECKING:
     from harkd_convert.checkpoint import Source

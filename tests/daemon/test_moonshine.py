@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from harkd.errors import HarkdError, ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest, PackagedFile, load_manifest
 from harkd.recognizer.factory import load_recognizer
-from harkd.recognizer.moonshine import STEM_SAMPLES, Moonshine
+from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_tokens import (
+    STEM_SAMPLES,
     TOKEN_END,
     TOKEN_START,
     Tokenizer,

@@ -26,12 +26,11 @@ from harkd.recognizer.lean_encoder import (
     ANEW_FACTOR,
     FRAME_SAMPLES,
     LOOK_AHEAD_FRAMES,
-    STEM_SAMPLES,
 )
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.moonshine_tokens import Decoded
-from harkd.recognizer.protocol import Effort, Hypothesis, Work
+from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, Decoded
+from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 from speech import word_error_rate
 
 Int16 = NDArray[np.int16]
@@ -41,7 +40,7 @@ LOOK_AHEAD_S = LOOK_AHEAD_FRAMES * FRAME_S
 pytestmark = pytest.mark.model
 
 
-def loaded(folder: Path, effort: Effort | None = None, **changes: Any) -> MoonshineLean:
+def loaded(folder: Path, effort: Effort = EVERYTHING, **changes: Any) -> MoonshineLean:
     manifest = msgspec.structs.replace(load_manifest(folder), **changes)
     recognizer = load_recognizer(folder, manifest, threads=1, effort=effort)
     assert isinstance(recognizer, MoonshineLean)

@@ -15,7 +15,7 @@ from harkd.model_package import Manifest
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
-from harkd.recognizer.protocol import Effort, Recognizer
+from harkd.recognizer.protocol import EVERYTHING, Effort, Recognizer
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,17 @@ FAMILIES: dict[str, Callable[[Path, Manifest, int, Effort], Recognizer]] = {
 }
 
 
+def misfit(manifest: Manifest) -> str:
+    """Return why this version cannot run a model, as a sentence's end; empty where it can."""
+    if manifest.family not in FAMILIES:
+        return f'is of the family "{manifest.family}"; this harkd runs ' + ", ".join(FAMILIES)
+    if manifest.sample_rate_hz != RATE_HZ:
+        return f"wants {manifest.sample_rate_hz} Hz, not {RATE_HZ} Hz"
+    return ""
+
+
 def load_recognizer(
-    folder: Path, manifest: Manifest, threads: int = 0, effort: Effort | None = None
+    folder: Path, manifest: Manifest, threads: int = 0, effort: Effort = EVERYTHING
 ) -> Recognizer:
     """Load a model and run it once, so that the first utterance is as fast as the others.
 
@@ -40,21 +49,14 @@ def load_recognizer(
     Raises:
         ModelError: The family is unknown, or a file cannot be used.
     """
-    family = FAMILIES.get(manifest.family)
-    if family is None:
+    if why := misfit(manifest):
         raise ModelError(
-            f'the model {manifest.name} is of the family "{manifest.family}"; this harkd runs '
-            + ", ".join(FAMILIES),
+            f"the model {manifest.name} {why}",
             "update harkd, or choose another model with recognizer.model",
-        )
-    if manifest.sample_rate_hz != RATE_HZ:
-        raise ModelError(
-            f"the model {manifest.name} wants {manifest.sample_rate_hz} Hz, not {RATE_HZ} Hz",
-            "choose another model with recognizer.model",
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    recognizer = family(folder, manifest, count, effort or Effort())
+    recognizer = FAMILIES[manifest.family](folder, manifest, count, effort)
     stream = recognizer.stream()
     stream.accept(np.zeros(RATE_HZ, np.int16))
     try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.audio import RATE_HZ
 from harkd.recognizer.onnx import dtype_of, open_session
 
 Float32 = NDArray[np.float32]
@@ -26,8 +27,6 @@ ROW_SAMPLES = 192
 """Step of the second convolution: 64 × 3."""
 ROW_WINDOW_SAMPLES = 511
 """What one of its rows sees: 127 + 6 × 64."""
-STEM_SAMPLES = 895
-"""What one frame sees; shorter audio is padded to it."""
 FRAME_SAMPLES = 384
 """Step of a frame: 24 ms."""
 LOOK_AHEAD_FRAMES = 24
@@ -75,8 +74,9 @@ class EncoderState:
     def __init__(self, encoder: LeanEncoder, capacity_s: float) -> None:
         self._encoder = encoder
         self._audio: Float32 = np.empty(0, np.float32)  # (n,), from sample ROW_SAMPLES × _rows on
-        self._samples = 0
-        frames = max(64, int(capacity_s * 16000 / FRAME_SAMPLES) + 1)
+        self.samples = 0
+        """Samples taken so far."""
+        frames = max(64, int(capacity_s * RATE_HZ / FRAME_SAMPLES) + 1)
         self._stem_rows: Float32 = np.empty((2 * frames + 2, 2 * encoder.width), np.float32)
         self._rows = 0  # so many of them are filled
         self._total = self._squares = 0.0  # over all features of the first convolution's frames
@@ -90,15 +90,10 @@ class EncoderState:
         self._frames_anew = 0  # so many there were when that was so last
         self._forget()
 
-    @property
-    def samples(self) -> int:
-        """Samples taken so far."""
-        return self._samples
-
     def accept(self, audio: Float32) -> None:
         """Take the next audio: float32, shape (n,), 16 kHz mono, -1…1."""
         self._audio = np.concatenate([self._audio, audio])
-        self._samples += len(audio)
+        self.samples += len(audio)
 
     def encode(self, look_ahead: int | None) -> float:
         """Encode what has come since the last call, and the frames that it changes.
@@ -143,7 +138,7 @@ class EncoderState:
             self._past = [outputs[name][0] for name in names]
             self._cross = outputs["cross"]
         self.frames = frames
-        return (frames - kept) * FRAME_SAMPLES / 16000
+        return (frames - kept) * FRAME_SAMPLES / RATE_HZ
 
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""

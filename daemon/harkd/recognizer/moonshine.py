@@ -14,27 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
-from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest
 from harkd.recognizer.moonshine_tokens import (
+    STEM_SAMPLES,
     TOKEN_END,
     TOKEN_START,
     Decoded,
     Tokenizer,
-    ends_in_loop,
+    failed,
+    hypothesis_of,
 )
 from harkd.recognizer.onnx import (
     fetch_anew,
-    first_line,
     give_back_after,
     give_back_memory,
     open_session,
     provider_of,
 )
-from harkd.recognizer.protocol import Effort, Hypothesis, Work
+from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 
-STEM_SAMPLES = 895
-"""The convolutional stem's window; shorter audio is padded to it."""
 UNWRITTEN_MOST = 1024
 """Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
 
@@ -59,7 +58,7 @@ class Moonshine:
         folder: Path,
         manifest: Manifest,
         threads: int,
-        effort: Effort | None = None,
+        effort: Effort = EVERYTHING,
     ) -> None:
         paths = {role: folder / manifest.files[role].path for role in manifest.files}
         for role in ("encoder", "decoder", "tokenizer"):
@@ -73,7 +72,7 @@ class Moonshine:
         self.language = manifest.languages[0]
         self.max_segment_s = manifest.limits.max_segment_s
         self.work = Work()
-        self.effort = effort or Effort()
+        self.effort = effort
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self._tokens_per_s = manifest.limits.max_tokens_per_s
         self._encoder = open_session(paths["encoder"], threads, arena=False)
@@ -240,20 +239,11 @@ class MoonshineStream:
             samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
         try:
             decoded = self._model.decode(self._model.encode(samples), len(samples), self._draft)
-            text = self._model.tokenizer.text(decoded.tokens)
+            hypothesis = hypothesis_of(decoded, self._model.tokenizer)
         except Exception as error:
-            raise RecognitionError(
-                f"{self._model.name} failed on {len(samples) / RATE_HZ:.1f} s of audio "
-                f"({first_line(error)})",
-                "`harkd models verify` checks the model's files",
-            ) from error
+            raise failed(self._model.name, len(samples), error) from error
         self._draft = decoded.tokens if self._model.effort.draft else []
         seconds = len(samples) / RATE_HZ
         give_back_after(seconds)
-        self._model.work.add(Work(1, seconds, decoded.passes, decoded.rows, len(decoded.tokens)))
-        return Hypothesis(
-            text=text,
-            confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
-            tokens=tuple(decoded.tokens),
-            looped=not decoded.ended and ends_in_loop(decoded.tokens),
-        )
+        self._model.work.add(decoded.work(seconds))
+        return hypothesis

@@ -19,19 +19,23 @@ from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import (
     FRAME_SAMPLES,
     LOOK_AHEAD_FRAMES,
-    STEM_SAMPLES,
     EncoderState,
     LeanEncoder,
 )
-from harkd.recognizer.moonshine_tokens import Decoded, Tokenizer, ends_in_loop
+from harkd.recognizer.moonshine_tokens import (
+    STEM_SAMPLES,
+    Decoded,
+    Tokenizer,
+    failed,
+    hypothesis_of,
+)
 from harkd.recognizer.onnx import (
     fetch_anew,
-    first_line,
     give_back_after,
     give_back_memory,
     provider_of,
 )
-from harkd.recognizer.protocol import Effort, Hypothesis, Work
+from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 
 ROLES = ("stem", "encoder", "decoder", "tokenizer")
 FIRST_ROOM_S = 6.0
@@ -56,7 +60,7 @@ class MoonshineLean:
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, threads: int, effort: Effort | None = None
+        self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
     ) -> None:
         absent = [role for role in ROLES if role not in manifest.files]
         if absent:
@@ -69,7 +73,7 @@ class MoonshineLean:
         self.name = manifest.name
         self.language = manifest.languages[0]
         self.work = Work()
-        self.effort = effort or Effort()
+        self.effort = effort
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self.closing = self.tokenizer.ids_of(".", "?", "!")
         self.tokens_per_s = manifest.limits.max_tokens_per_s
@@ -170,22 +174,11 @@ class MoonshineLeanStream:
                 f"set endpoint.max_utterance_s to {self._model.max_segment_s:g} at most",
             )
         try:
-            decoded = self._decode(samples, exact=exact)
-            text = self._model.tokenizer.text(decoded.tokens)
+            return hypothesis_of(self._decode(samples, exact=exact), self._model.tokenizer)
         except Exception as error:
             # The cache may hold other tokens than these now.
             self._before = self._latest = Decoded()
-            raise RecognitionError(
-                f"{self._model.name} failed on {samples / RATE_HZ:.1f} s of audio "
-                f"({first_line(error)})",
-                "`harkd models verify` checks the model's files",
-            ) from error
-        return Hypothesis(
-            text=text,
-            confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
-            tokens=tuple(decoded.tokens),
-            looped=not decoded.ended and ends_in_loop(decoded.tokens),
-        )
+            raise failed(self._model.name, samples, error) from error
 
     def _decode(self, samples: int, *, exact: bool) -> Decoded:
         effort = self._model.effort
@@ -201,14 +194,7 @@ class MoonshineLeanStream:
             trusted = 0 if encoder.anew else max(0, self._agreed() - UNSETTLED_TOKENS)
             decoded = decoder.decode(draft, most, trusted=trusted, closing=self._model.closing)
         self._before, self._latest = self._latest, decoded
-        work = Work(
-            encoder_passes=1,
-            encoded_s=encoded_s,
-            decoder_passes=decoded.passes,
-            decoder_rows=decoded.rows,
-            tokens=len(decoded.tokens),
-        )
-        self._model.work.add(work)
+        self._model.work.add(decoded.work(encoded_s))
         give_back_after(encoded_s)
         return decoded
 

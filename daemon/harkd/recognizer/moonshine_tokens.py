@@ -1,13 +1,19 @@
-"""Moonshine's tokens: their text, a decoder's result, and how to tell a loop. Pure."""
+"""What both Moonshine families share: tokens, a decoder's result, and what it says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harkd.errors import ModelDamagedError
-from harkd.recognizer.onnx import fetch_anew
+import numpy as np
 
+from harkd.audio import RATE_HZ
+from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.recognizer.onnx import fetch_anew, first_line
+from harkd.recognizer.protocol import Hypothesis, Work
+
+STEM_SAMPLES = 895
+"""What a frame of the encoder sees; shorter audio is padded to it."""
 TOKEN_START, TOKEN_END = 1, 2
 LOOP_MOST_TOKENS = 10
 LOOP_REPEATS = 4
@@ -73,6 +79,28 @@ class Decoded:
     """Calls of the decoder that it took."""
     rows: int = 0
     """Token positions computed in them."""
+
+    def work(self, encoded_s: float) -> Work:
+        """Return what the hypothesis cost, with one pass of the encoder over so many seconds."""
+        return Work(1, encoded_s, self.passes, self.rows, len(self.tokens))
+
+
+def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
+    """Return what the decoder's result says."""
+    return Hypothesis(
+        text=tokenizer.text(decoded.tokens),
+        confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
+        tokens=tuple(decoded.tokens),
+        looped=not decoded.ended and ends_in_loop(decoded.tokens),
+    )
+
+
+def failed(model: str, samples: int, error: Exception) -> RecognitionError:
+    """Return what is told when a pass over so much audio failed."""
+    return RecognitionError(
+        f"{model} failed on {samples / RATE_HZ:.1f} s of audio ({first_line(error)})",
+        "`harkd models verify` checks the model's files",
+    )
 
 
 def ends_in_loop(tokens: list[int]) -> bool:

@@ -46,6 +46,10 @@ class Effort:
     """Verify the last hypothesis instead of decoding it again."""
 
 
+EVERYTHING = Effort()
+"""All that can be left out is."""
+
+
 @dataclass(slots=True)
 class Work:
     """What a recognizer has computed since it was loaded. What something cost is a difference.
