@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import LOOK_AHEAD_FRAMES, EncoderState, LeanEncoder
 from harkd.recognizer.moonshine_tokens import Decoded
+from harkd.recognizer.onnx import open_session
 from harkd_convert.checkpoint import Float32, Quantized, Shape, Source
 from harkd_convert.errors import ConvertError
 from harkd_convert.export_check import check_export, pseudo_speech, relative_error
-from harkd_convert.graph import Padding, Precision
+from harkd_convert.graph import Graph, Padding, Precision
 from harkd_convert.moonshine import Moonshine
-from harkd_convert.moonshine_graphs import decoder_graph, encoder_graph, stem_graph
+from harkd_convert.moonshine_graphs import best_token, decoder_graph, encoder_graph, stem_graph
 from harkd_convert.reference import Reference
 from harkd_convert.rotation_tables import rotation_tables
 from harkd_convert.sources import open_source
@@ -329,6 +330,23 @@ def test_float16_is_float16_throughout_and_hears_nearly_the_same(tmp_path: Path)
     assert exported.decoding().decode(Decoded(), 30).tokens[:3] == tokens[:3]
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 97, 128, 129, 256, 1000, 32003, 32768])
+def test_the_best_token_is_found_among_any_number(tmp_path: Path, tokens: int) -> None:
+    graph = Graph(random_source(), Precision.FP32)
+    graph.input("logits", onnx.TensorProto.FLOAT, [1, "tokens", tokens])
+    best_token(graph, "logits", tokens)
+    onnx.save(graph.model("best", {}), tmp_path / "best.onnx")
+    session = open_session(tmp_path / "best.onnx", 1, arena=False)
+    logits = np.random.default_rng(tokens).normal(0, 5, (1, 40, tokens)).astype(np.float32)
+    logits[0, 0] = 3.0  # all alike
+    logits[0, 1, [0, -1]] = logits.max() + 1  # first and last alike
+    logits[0, 2, -1] = logits.max() + 1  # the last
+    token, log_prob = session.run(["token", "log_prob"], {"logits": logits})
+    np.testing.assert_array_equal(token, logits.argmax(-1))
+    wanted = torch.log_softmax(torch.from_numpy(logits), -1).max(-1).values.numpy()
+    np.testing.assert_allclose(log_prob, wanted, atol=1e-5)
+
+
 def initializers(model: onnx.ModelProto) -> dict[str, Any]:
     return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
 
@@ -338,9 +356,9 @@ def test_tinys_graphs_are_lean_and_keep_its_integers(model_dir: Path) -> None:
     source = open_source(model_dir)
     encoder = encoder_graph(source, Precision.INT8)
     decoder = decoder_graph(source, 32768, Precision.INT8)
-    assert len(stem_graph(source).graph.node) == 8
+    assert len(stem_graph(source).graph.node) == 15
     assert len(encoder.graph.node) == 106
-    assert len(decoder.graph.node) == 95
+    assert len(decoder.graph.node) == 98
     name = "decoder.layers.3.mlp.fc2.weight"
     published = source.quantized[name]
     centred = published.values.astype(int) - published.zero_point

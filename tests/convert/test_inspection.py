@@ -28,8 +28,8 @@ def test_a_package_is_told_with_its_graphs_and_the_precision_of_each_layer(tmp_p
     found = look_into(folder)
     assert [file.name for file in found.files] == ["stem.onnx", "encoder.onnx", "decoder.onnx"]
     stem, encoder, decoder = found.files
-    assert stem.nodes == 8
-    assert stem.operators["Conv"] == 2
+    assert stem.nodes == 15
+    assert stem.operators["MatMul"] == 2
     assert {weight.dtype for weight in stem.weights} == {"float32"}
     precisions = {f"{each.layer} {each.name}": each.dtype for each in encoder.weights}
     assert precisions == {

@@ -19,6 +19,8 @@ from harkd.recognizer.onnx import dtype_of, open_session
 
 Float32 = NDArray[np.float32]
 
+LAYOUT = "2"
+"""Counts up when a graph's inputs or outputs change; the converter writes it into the graphs."""
 TAP_SAMPLES = 64
 """Step of the first convolution."""
 TAP_WINDOW_SAMPLES = 127
@@ -52,6 +54,8 @@ class LeanEncoder:
         self.stem = open_session(stem, threads, arena=False)
         self.session = open_session(encoder, threads, arena=False)
         properties = self.session.get_modelmeta().custom_metadata_map
+        if properties["layout"] != LAYOUT:
+            raise ValueError(f"layout {properties['layout']} instead of {LAYOUT}")
         self.width = int(properties["width"])
         self.layers = int(properties["encoder_layers"])
         self.most_frames = int(properties["most_frames"])
@@ -131,8 +135,7 @@ class EncoderState:
             for i, name in enumerate(names):
                 self._past[i] = with_room(self._past[i], frames, axis=0)
                 self._past[i][kept:frames] = outputs[name][0]
-            self._cross = with_room(self._cross, frames, axis=2)
-            self._cross[:, :, kept:frames] = outputs["cross"]
+            self._cross = np.concatenate([self._cross[:, :, :kept], outputs["cross"]], axis=2)
         else:
             # Of just this size, so that nothing is copied until more audio comes.
             self._past = [outputs[name][0] for name in names]
@@ -142,7 +145,7 @@ class EncoderState:
 
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""
-        return [np.ascontiguousarray(each[None, :, : self.frames]) for each in self._cross]
+        return [each[None] for each in self._cross]
 
     def _forget(self) -> None:
         """Let go of what was encoded."""
@@ -160,18 +163,27 @@ class EncoderState:
             return
         # The norm counts all frames of the first convolution, also those that no row sees yet: a
         # row is made then, too, since the graph makes one at least, but not kept.
-        short = max(0, ROW_WINDOW_SAMPLES - len(self._audio))
-        audio = np.pad(self._audio, (0, short)) if short else self._audio
-        rows, totals, squares = self._encoder.stem.run(None, {"audio": audio[None]})
-        rows = rows[: 0 if short else None]
-        after = self._rows + len(rows)
+        rows = max(0, (len(self._audio) - ROW_WINDOW_SAMPLES) // ROW_SAMPLES + 1)
+        paired = 3 * (max(1, rows) + 1)
+        steps = max(taps, paired + 1) + 1
+        audio = np.zeros(steps * TAP_SAMPLES, np.float32)
+        heard = self._audio[: len(audio)]
+        audio[: len(heard)] = heard
+        made, totals, squares = self._encoder.stem.run(
+            None,
+            {
+                "steps": audio.reshape(steps, TAP_SAMPLES),
+                "paired": np.array([paired], np.int64),
+            },
+        )
+        after = self._rows + rows
         self._stem_rows = with_room(self._stem_rows, after, axis=0)
-        self._stem_rows[self._rows : after] = rows
+        self._stem_rows[self._rows : after] = made[:rows]
         self._total += float(totals[known:taps].sum(dtype=np.float64))
         self._squares += float(squares[known:taps].sum(dtype=np.float64))
         self._summed += taps - known
         self._rows = after
-        self._audio = self._audio[ROW_SAMPLES * len(rows) :]
+        self._audio = self._audio[ROW_SAMPLES * rows :]
 
 
 def with_room(array: NDArray[Any], wanted: int, axis: int) -> NDArray[Any]:
