@@ -84,6 +84,7 @@ class FakeStream:
         self.new_in_finish: int | None = None
         """Samples taken since it was last asked when `finish` came; None until then."""
         self.finished = False
+        self.restarts = 0
 
     @property
     def audio(self) -> Int16:
@@ -110,6 +111,11 @@ class FakeStream:
         """Answer as the recognizer's script says; more audio may follow."""
         self.prepared_at.append(self.samples)
         return self.hypothesis()
+
+    def restart(self) -> None:
+        """Forget all audio."""
+        self.pieces.clear()
+        self.restarts += 1
 
     def finish(self) -> Hypothesis:
         """Answer as the recognizer's script says, for the last time."""

@@ -17,7 +17,9 @@ from harkd.audio import RATE_HZ, AudioBlock, SampleClock, SourceEvent, SourceLos
 from harkd.events import Event, Rejected, RejectReason, State, StateChanged
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
+    CutAnnounced,
     Segmenter,
+    SegmentEvent,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
@@ -29,7 +31,7 @@ from harkd.verdict import too_short
 log = logging.getLogger(__name__)
 
 HISTORY_S = 5
-"""Covers the longest pre-roll, the onset window and the search for a cut."""
+"""Covers the longest pre-roll and the onset window, and what lies after a cut."""
 
 
 class Clock(Protocol):
@@ -139,7 +141,7 @@ class Listening:
         for event in self._segmenter.flush():
             self._follow(event)
 
-    def _follow(self, event: SpeechStarted | SpeechPaused | SpeechResumed | SpeechEnded) -> None:
+    def _follow(self, event: SegmentEvent) -> None:
         if isinstance(event, SpeechStarted):
             self._begin(event)
             return
@@ -148,8 +150,13 @@ class Listening:
         with self._backlog.changed:
             match event:
                 case SpeechPaused():
+                    segment.cut_announced = False
                     self._feed(segment, event.audio_end)
                     segment.paused = True
+                case CutAnnounced():
+                    self._feed(segment, max(event.audio_end, segment.end_position))
+                    segment.limit = event.audio_end - segment.audio_start
+                    segment.cut_announced = True
                 case SpeechResumed():
                     segment.resume()
                     self._feed(segment, event.position)
@@ -180,10 +187,10 @@ class Listening:
         """Add the audio up to `position`; True where there is more to recognize now."""
         if position > segment.end_position:
             segment.extend(self._history.between(segment.end_position, position))
+        if segment.held:
+            return False
         if not segment.worth:
             segment.worth = not too_short(self._segmenter.voiced_ms, self._min_speech_ms)
-        if segment.paused:
-            return False
         segment.limit = position - segment.audio_start
         return True
 

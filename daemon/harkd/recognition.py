@@ -98,9 +98,11 @@ class SegmentRecognition:
 
     def _fed(self, limit: int) -> Stream:
         """Return the stream after it has taken the audio up to sample `limit`."""
-        if self._stream is None or limit < self._accepted:
-            # Shorter than before: a cut lies before audio that a partial has seen.
+        if self._stream is None:
             self._stream = self._recognizer.stream()
+        elif limit < self._accepted:
+            # Shorter than before: a cut was announced before audio that a partial has seen.
+            self._stream.restart()
             self._accepted = 0
         self._stream.accept(self.segment.audio(self._accepted, limit))
         self._accepted = limit

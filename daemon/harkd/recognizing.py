@@ -94,8 +94,7 @@ class Recognizing:
         if self._updated(worker, task, limit) and task is Task.PREPARE:
             self._judge_pause(worker, limit)
         cost = (self._spent_ns() - begin_ns) * RATE_HZ // 1_000_000_000
-        if task is Task.PREPARE:
-            self.progress.prepared = limit
+        self.progress.prepared = limit if task is Task.PREPARE else 0
         self.progress.next_at = limit + max(
             self._interval, round(self._share * limit), COST_FACTOR * cost
         )
@@ -112,7 +111,10 @@ class Recognizing:
         return True
 
     def _judge_pause(self, worker: SegmentRecognition, limit: int) -> None:
-        """Tell the listener how much silence ends the segment in the pause at `limit`."""
+        """Tell the listener how much silence ends the segment in the pause at `limit`.
+
+        Where an announced cut was prepared, the backlog takes no notice: there is no pause.
+        """
         if not self._endpoint.adaptive or not worker.latest:
             return
         silence_ms = end_silence_ms(worker.latest, worker.previous, self._endpoint)

@@ -84,11 +84,16 @@ class Segment:
         self._audio = np.empty(capacity, np.int16)  # (capacity,), filled up to _filled
         self._filled = 0
         self.limit = 0
-        """So many samples are worth recognizing now; lags behind the audio during a pause."""
+        """So many samples are worth recognizing now; lags behind the audio while `held`."""
         self.worth = True
         """False while it has too little speech to be recognized: it may be a click."""
         self.paused = False
         """True while the speaker is silent."""
+        self.cut_announced = False
+        """True once it is to be cut at `limit`, until a pause makes that void.
+
+        What it holds beyond goes to the next segment.
+        """
         self.end_silence: int | None = None
         """Samples of silence that end it in this pause; None where that is not decided."""
         self.ended: SpeechEnded | None = None
@@ -107,6 +112,11 @@ class Segment:
     def lead_samples(self) -> int:
         """Samples before speech begins: the pre-roll."""
         return self.speech_start - self.audio_start
+
+    @property
+    def held(self) -> bool:
+        """True while `limit` stays where it is, and may be its end: its final can be prepared."""
+        return self.paused or self.cut_announced
 
     def extend(self, samples: Int16) -> None:
         """Add audio: int16, shape (n,)."""
@@ -129,7 +139,7 @@ class Task(Enum):
     UPDATE = auto()
     """Recognize what has been said so far, for a partial: the stream's `hypothesis`."""
     PREPARE = auto()
-    """The speaker paused: recognize all of it, since it may be the final: its `prepare`."""
+    """The speaker paused, or a cut was announced: this may be the final: the stream's `prepare`."""
     FINISH = auto()
     """The segment has ended: make its final: its `finish`."""
 
@@ -139,7 +149,7 @@ class Progress:
     """How far the recognition thread is with the segment at the head."""
 
     prepared: int = 0
-    """Samples for which the final has been prepared."""
+    """Samples for which the final has been prepared; 0 once more of them have been recognized."""
     next_at: int = 0
     """The next update is due when the limit has come so far."""
 
@@ -214,8 +224,9 @@ class Backlog:
     def end_pause_after(self, segment: Segment, limit: int, silence: int) -> None:
         """Let a pause end its segment after so many samples of silence.
 
-        Nothing happens where the segment is no more in the pause that was prepared up to sample
-        `limit`: the speaker went on, perhaps up to another pause, or the segment has ended.
+        Nothing happens where the segment is not, or no more, in the pause that was prepared up to
+        sample `limit`: it was an announced cut that was prepared, which silence does not end; or
+        the speaker went on, perhaps up to another pause; or the segment has ended.
         """
         with self.changed:
             if segment.paused and segment.limit == limit:
@@ -231,8 +242,9 @@ class Backlog:
             return Task.FINISH
         if not segment.worth:
             return None
-        if segment.paused:
-            return Task.PREPARE if segment.limit > progress.prepared else None
+        if segment.held:
+            # A cut may lie before the pause that was prepared last.
+            return Task.PREPARE if segment.limit != progress.prepared else None
         if self._interval is None:
             return None
         first_at = segment.lead_samples + self._interval

@@ -1,14 +1,15 @@
 """Finds speech: webrtcvad on 20 ms frames, with hysteresis, as events by sample position.
 
 In: 16 kHz mono int16 of any piece size. Out: `SpeechStarted`, `SpeechPaused`, `SpeechResumed`,
-`SpeechEnded`. Decided on audio alone, never on the clock: any split of the same audio into pieces
-gives the same events. Runs on the listening thread.
+`CutAnnounced`, `SpeechEnded`. Decided on audio alone, never on the clock: any split of the same
+audio into pieces gives the same events. Runs on the listening thread.
 
 A frame is voiced or not. Speech starts when `vad.start_ms` of voiced frames lie close together;
 it pauses after `endpoint.pause_ms` without two voiced frames in a row, and ends after
 `endpoint.silence_ms`, or after what `end_pause_after` says for this one pause. A segment that grows
-to `endpoint.max_utterance_s` is cut at the quietest place of its last second and goes on in the
-next segment without a gap.
+to `endpoint.max_utterance_s` is cut and goes on in the next segment without a gap. Where, is
+announced half a second before, so that its final can be ready: at the quietest place of the last
+second by then. A pause in that half second makes it void.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ FRAME_MS = 20
 FRAME_SAMPLES = RATE_HZ * FRAME_MS // 1000
 RESUME_FRAMES = 2
 """So many voiced frames in a row count as speech again; a single one is a click."""
+CUT_LEAD_FRAMES = 500 // FRAME_MS
+"""A cut is announced so long before; at most a quarter of a segment."""
 CUT_SEARCH_FRAMES = 1000 // FRAME_MS
+"""It is sought in so much audio before that; at most half a segment."""
 CUT_SMOOTH_FRAMES = 3
 
 
@@ -79,6 +83,17 @@ class SpeechResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class CutAnnounced:
+    """The segment has almost grown to its most: unless the speaker pauses before, it is cut here.
+
+    Void once `SpeechPaused` follows, or the stream ends.
+    """
+
+    audio_end: int
+    """One past the last sample of its audio; what comes after goes to the next segment."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechEnded:
     """The segment is complete."""
 
@@ -94,16 +109,17 @@ class SpeechEnded:
     """What ended it."""
 
 
-SegmentEvent = SpeechStarted | SpeechPaused | SpeechResumed | SpeechEnded
+SegmentEvent = SpeechStarted | SpeechPaused | SpeechResumed | CutAnnounced | SpeechEnded
 
 
 @dataclass(slots=True)
 class _Frame:
-    """A frame of the open segment's last second."""
+    """One of the latest frames."""
 
     start: int
     energy: float
     voiced: bool
+    voiced_end: int  # one past the last voiced sample by its end
 
 
 @dataclass(slots=True)
@@ -117,6 +133,7 @@ class _Open:
     voiced_run: int = 0
     paused_at: int | None = None
     clicks: int = 0  # voiced frames since then, which count only if speech resumes
+    cut: _Frame | None = None  # the announced cut is where this one ends
 
 
 class Segmenter:
@@ -144,6 +161,10 @@ class Segmenter:
         self._most = int(endpoint.max_utterance_s * RATE_HZ)
         # At most half a segment, so that a cut always finds speech on both of its sides.
         self._pre_roll = min(vad.pre_roll_ms * RATE_HZ // 1000, self._most // 2)
+        most_frames = self._most // FRAME_SAMPLES
+        # With these shares, what lies after a cut is too short for the next one to be announced.
+        self._lead_frames = min(CUT_LEAD_FRAMES, most_frames // 4)
+        self._search_frames = min(CUT_SEARCH_FRAMES, max(CUT_SMOOTH_FRAMES, most_frames // 2))
         self._rest = b""
         self.position = 0
         """One past the last sample that has been judged."""
@@ -151,7 +172,8 @@ class Segmenter:
         self._open: _Open | None = None
         # Onsets: voiced frames may have one unvoiced frame among them for every two.
         self._onset: deque[bool] = deque(maxlen=self._start_frames + self._start_frames // 2)
-        self._history: deque[_Frame] = deque(maxlen=CUT_SEARCH_FRAMES)
+        # Holds all that lies after a cut once it is carried out.
+        self._history: deque[_Frame] = deque(maxlen=self._search_frames + self._lead_frames)
         self._is_speech = self._fresh_vad()
 
     @property
@@ -235,9 +257,7 @@ class Segmenter:
         events.append(SpeechStarted(self._open.audio_start, speech_start))
 
     def _follow(self, seg: _Open, frame: bytes, voiced: bool, events: list[SegmentEvent]) -> None:
-        level = np.frombuffer(frame, np.int16).astype(np.float32)
-        start = self.position - FRAME_SAMPLES
-        self._history.append(_Frame(start, float(np.dot(level, level)), voiced))
+        self._remember(seg, frame, voiced)
         if voiced:
             seg.clicks += 1
             seg.voiced_run += 1
@@ -254,12 +274,27 @@ class Segmenter:
             seg.voiced_run = 0
         silent = self.position - seg.speech_end
         if seg.paused_at is None and silent >= self._pause:
-            seg.paused_at = self.position
+            seg.paused_at, seg.cut = self.position, None
             events.append(SpeechPaused(seg.speech_end, self.position))
         if silent >= self._end_silence:
             self._end(seg, seg.paused_at or self.position, Cause.SILENCE, events)
-        elif self.position - seg.audio_start >= self._most:
-            self._cut(seg, events)
+            return
+        left = self._most - (self.position - seg.audio_start)
+        if seg.paused_at is None and seg.cut is None and left <= self._lead_frames * FRAME_SAMPLES:
+            self._announce_cut(seg, events)
+        if left <= 0 and seg.paused_at is not None:
+            self._end(seg, seg.paused_at, Cause.LENGTH, events)
+        elif left <= 0 and seg.cut is not None:
+            self._carry_out(seg, seg.cut, events)
+
+    def _remember(self, seg: _Open, frame: bytes, voiced: bool) -> None:
+        level = np.frombuffer(frame, np.int16).astype(np.float32)
+        if voiced:
+            voiced_end = self.position
+        else:
+            voiced_end = self._history[-1].voiced_end if self._history else seg.speech_end
+        start = self.position - FRAME_SAMPLES
+        self._history.append(_Frame(start, float(np.dot(level, level)), voiced, voiced_end))
 
     def _end(self, seg: _Open, audio_end: int, cause: Cause, events: list[SegmentEvent]) -> None:
         events.append(
@@ -271,22 +306,26 @@ class Segmenter:
         self._end_silence = self._silence
         self._floor = audio_end
 
-    def _cut(self, seg: _Open, events: list[SegmentEvent]) -> None:
-        """Split an overlong segment at the quietest place of its last second."""
-        if seg.paused_at is not None:
-            self._end(seg, seg.paused_at, Cause.LENGTH, events)
+    def _announce_cut(self, seg: _Open, events: list[SegmentEvent]) -> None:
+        """Decide where an overlong segment is split: the quietest place of its last second.
+
+        Never before its speech; where there is too little of it yet, a later frame decides.
+        """
+        latest = list(self._history)[-self._search_frames :]
+        frames = [frame for frame in latest if frame.start >= seg.speech_start]
+        if len(frames) < CUT_SMOOTH_FRAMES:
             return
-        frames = list(self._history)
         energy = np.array([frame.energy for frame in frames])
         smooth = np.convolve(energy, np.ones(CUT_SMOOTH_FRAMES), "valid")
-        quietest = int(np.argmin(smooth)) + CUT_SMOOTH_FRAMES // 2
-        cut = frames[quietest].start + FRAME_SAMPLES
-        after = [frame for frame in frames if frame.start >= cut]
-        voiced_after = [frame for frame in after if frame.voiced]
-        before = [f.start + FRAME_SAMPLES for f in frames if f.start < cut and f.voiced]
-        run = seg.voiced_run
+        seg.cut = frames[int(np.argmin(smooth)) + CUT_SMOOTH_FRAMES // 2]
+        events.append(CutAnnounced(seg.cut.start + FRAME_SAMPLES))
+
+    def _carry_out(self, seg: _Open, last: _Frame, events: list[SegmentEvent]) -> None:
+        """Cut a segment after this frame, as it was announced."""
+        cut = last.start + FRAME_SAMPLES
+        voiced_after = [frame for frame in self._history if frame.start >= cut and frame.voiced]
         seg.voiced_frames -= len(voiced_after)
-        seg.speech_end = min(seg.speech_end, max(before, default=cut))
+        seg.speech_end = min(seg.speech_end, last.voiced_end)
         self._end(seg, cut, Cause.LENGTH, events)
         if not voiced_after:
             return
@@ -295,6 +334,6 @@ class Segmenter:
             speech_start=voiced_after[0].start,
             speech_end=voiced_after[-1].start + FRAME_SAMPLES,
             voiced_frames=len(voiced_after),
-            voiced_run=run,
+            voiced_run=seg.voiced_run,
         )
         events.append(SpeechStarted(cut, voiced_after[0].start))

@@ -147,11 +147,11 @@ def test_when_speech_resumes_the_next_pause_is_judged_anew(text: str) -> None:
 class Halves:
     """Listening and recognizing without threads, and each moved by the test."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, settings: Settings = SETTINGS) -> None:
         self.events: list[Event] = []
-        self.backlog = Backlog.of(SETTINGS.recognizer)
+        self.backlog = Backlog.of(settings.recognizer)
         self.listening = Listening(
-            SETTINGS,
+            settings,
             self.backlog,
             self.events.append,
             clock=SystemClock(),
@@ -160,7 +160,7 @@ class Halves:
             is_speech=is_loud,
         )
         self.recognizing = Recognizing(
-            SETTINGS,
+            settings,
             FakeRecognizer(script),
             self.backlog,
             self.events.append,
@@ -246,3 +246,51 @@ def test_in_a_longer_block_too_the_next_pause_has_its_own_judgement() -> None:
     halves.recognizing.do(*halves.prepared("." * PAUSE))
     halves.listening.take(AudioBlock(frames_of("...##" + "." * (MIN + 5)), 0))
     assert not halves.ended
+
+
+# ------------------------------------------------------------------ an announced cut is no pause
+
+SHORT = replace(SETTINGS, endpoint=replace(SETTINGS.endpoint, max_utterance_s=2))
+"""In frames: cut at 100, announced at 75."""
+
+
+def announced(text: str) -> tuple[Halves, tuple[Segment, Task, int]]:
+    """Hear speech until a cut is announced; return the task of preparing it, too."""
+    halves = Halves(always(text), SHORT)
+    halves.hear("#" * 74)
+    halves.catch_up()
+    assert halves.poll() is None
+    halves.hear("#")
+    work = halves.poll()
+    assert work
+    assert work[1] is Task.PREPARE
+    assert work[2] < 75 * FRAME
+    return halves, work
+
+
+@pytest.mark.parametrize("text", ["Turn it on.", "Turn it on,"])
+def test_an_announced_cut_is_not_judged_as_a_pause(text: str) -> None:
+    halves, work = announced(text)
+    halves.recognizing.do(*work)
+    assert work[0].end_silence is None
+    halves.hear("#" * 24)
+    assert not halves.ended
+    halves.hear("#")
+    assert halves.ended
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_pause_after_an_announced_cut_has_its_own_judgement(late: bool) -> None:
+    """Until then it ends as ever, also where the cut was prepared only when the pause was told."""
+    halves, work = announced("Turn it on.")
+    if not late:
+        halves.recognizing.do(*work)
+    halves.hear("." * PAUSE)
+    if late:
+        halves.recognizing.do(*work)
+    assert work[0].paused
+    assert work[0].end_silence is None
+    halves.hear("." * (MIN - PAUSE))
+    assert not halves.ended, "ended by the judgement of a cut"
+    halves.catch_up()
+    assert work[0].end_silence is not None

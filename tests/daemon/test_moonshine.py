@@ -190,6 +190,26 @@ def test_it_counts_its_work(model: Model, beckett: tuple[NDArray[np.int16], str]
 
 
 @pytest.mark.model
+def test_a_restarted_stream_verifies_what_it_recognized(
+    model: Model, beckett: tuple[NDArray[np.int16], str]
+) -> None:
+    audio, shorter = beckett[0], beckett[0][: -2 * 16000]
+    stream = model[2].stream()
+    stream.accept(audio)
+    stream.hypothesis()
+    stream.restart()
+    stream.accept(shorter)
+    before = model[2].work.snapshot()
+    text = stream.prepare().text
+    work = model[2].work.since(before)
+    assert work.encoded_s == len(shorter) / 16000
+    assert work.decoder_passes < 0.5 * work.tokens
+    alone = model[2].stream()
+    alone.accept(shorter)
+    assert word_error_rate(alone.finish().text, text) <= 0.1
+
+
+@pytest.mark.model
 def test_a_draft_gives_the_text_that_none_gives(
     model: Model, beckett: tuple[NDArray[np.int16], str]
 ) -> None:

@@ -284,6 +284,41 @@ def test_a_final_after_its_partial_verifies_its_text_in_few_passes(
     assert work.decoder_rows <= len(tokens) + 4
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_restarted_stream_hears_nothing_of_what_it_heard(
+    lean_model_dir: Path, beckett: Int16, exact: bool
+) -> None:
+    model = loaded(lean_model_dir, Effort(draft=False))  # a draft is rounded otherwise
+    stream = model.stream()
+    stream.accept(beckett[: 6 * RATE_HZ])
+    stream.prepare() if exact else stream.hypothesis()
+    stream.accept(beckett[6 * RATE_HZ : 7 * RATE_HZ])
+    stream.restart()
+    assert stream.finish() == Hypothesis("", 0.0)
+    stream.restart()
+    stream.accept(beckett[: 5 * RATE_HZ])
+    stream.hypothesis()
+    stream.accept(beckett[5 * RATE_HZ : 6 * RATE_HZ])
+    assert stream.finish() == heard(model, beckett[: 6 * RATE_HZ])
+
+
+def test_a_restarted_stream_verifies_what_it_recognized(
+    model: MoonshineLean, beckett: Int16
+) -> None:
+    stream = model.stream()
+    stream.accept(beckett)
+    stream.hypothesis()
+    stream.restart()
+    shorter = beckett[: 9 * RATE_HZ]
+    stream.accept(shorter)
+    before = model.work.snapshot()
+    text = stream.prepare().text
+    work = model.work.since(before)
+    assert work.encoded_s == pytest.approx(9, abs=3 * FRAME_S)
+    assert work.decoder_passes < 0.5 * work.tokens
+    assert word_error_rate(heard(model, shorter).text, text) <= 0.1
+
+
 # ----------------------------------------------------------------------- little audio
 
 
@@ -654,6 +689,16 @@ def test_a_published_file_in_a_lean_package_is_told(
     with pytest.raises(ModelDamagedError, match=r"no lean Moonshine|do not work together") as no:
         load_recognizer(lean_model_dir, wrong, threads=1)
     assert no.value.mend
+
+
+@pytest.mark.parametrize("layout", ["1", "10"])
+def test_a_package_of_another_converter_is_to_be_made_again(
+    lean_model_dir: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    monkeypatch.setattr(lean_encoder, "LAYOUT", layout)
+    with pytest.raises(ModelDamagedError, match=f"layout 2 instead of {layout}") as damaged:
+        load_recognizer(lean_model_dir, load_manifest(lean_model_dir), threads=1)
+    assert "make the package again" in damaged.value.mend
 
 
 @pytest.mark.parametrize("name", [STEM, ENCODER, DECODER, TOKENIZER])

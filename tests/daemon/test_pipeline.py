@@ -34,6 +34,7 @@ from harkd import pipeline as pipeline_module
 from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
 from harkd.errors import AudioFileError, RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
+from harkd.listening import Listening, SystemClock
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Hypothesis
 from harkd.segment import MOST_WAITING, Backlog, Progress, Segment, Task
@@ -61,7 +62,10 @@ SETTINGS = Settings(
     endpoint=EndpointSettings(pause_ms=100, silence_ms=200, max_utterance_s=4),
     recognizer=RecognizerSettings(partial_interval_ms=500),
 )
-"""In frames: pre-roll 5, pause 5, end 10, first partial after 25 of speech, cut at 200."""
+"""In frames: pre-roll 5, pause 5, end 10, first partial after 25 of speech, cut at 200.
+
+A cut is announced 25 before, where it is looked for in 50.
+"""
 PRE, PAUSE, END, INTERVAL = 5, 5, 10, 25
 
 QUIET, WORD = "." * 12, "#" * 20
@@ -347,7 +351,7 @@ def test_speech_that_is_cut_goes_on_in_the_next_segment_without_a_gap() -> None:
     """Also where a partial has already heard audio from beyond the cut."""
     audio = frames_of(QUIET + "#" * 450 + QUIET)
     marked = audio.reshape(-1, FRAME)
-    marked[170:173, 1:] = 0  # the quietest place is long before where the segment is cut
+    marked[150:153, 1:] = 0  # the quietest place is long before where a cut is announced
     rig = Rig([OPENED, *blocks(audio)])
     rig.run()
     expected = segments_of(audio)
@@ -356,11 +360,94 @@ def test_speech_that_is_cut_goes_on_in_the_next_segment_without_a_gap() -> None:
     heard = [stream for stream in rig.recognizer.streams if stream.finished]
     for stream, (begun, ended) in zip(heard, expected, strict=True):
         assert np.array_equal(stream.audio, audio[begun.audio_start : ended.audio_end])
-    assert len(rig.recognizer.streams) > len(heard), "no partial had seen beyond a cut"
+    restarts = sum(stream.restarts for stream in rig.recognizer.streams)
+    assert restarts, "no partial had seen beyond a cut"
     for segment_id in {final.id for final in rig.finals}:
         revs = [event.rev for event in rig.partials if event.id == segment_id]
         revs += [event.rev for event in rig.finals if event.id == segment_id]
         assert revs == list(range(1, len(revs) + 1))
+
+
+def monologue(quiet: int, pattern: str = "#" * 320) -> Int16:
+    """Speech that has to be cut, with the quietest place at a frame of its first segment."""
+    audio = frames_of(QUIET + pattern + QUIET).reshape(-1, FRAME)  # (frames, samples)
+    at = len(QUIET) - PRE + quiet
+    audio[at - 1 : at + 2, 1:] = 0
+    return audio.reshape(-1)
+
+
+@pytest.mark.parametrize("quiet", [150, 170])
+@pytest.mark.parametrize("partials", [True, False])
+def test_the_final_reuses_what_was_prepared_for_an_announced_cut(
+    quiet: int, partials: bool
+) -> None:
+    """Whether or not a partial, the last one after 155 frames, has heard what comes after it."""
+    rig = Rig([OPENED, *blocks(monologue(quiet))], settings=with_recognizer(partials=partials))
+    rig.run()
+    assert rig.finals[0].text == f"{(quiet + 1) * FRAME} samples"
+    first, second = [stream for stream in rig.recognizer.streams if stream.finished]
+    assert first.prepared_at == [(quiet + 1) * FRAME]
+    assert first.new_in_finish == second.new_in_finish == 0
+
+
+def test_a_pause_before_an_announced_cut_is_prepared_for_in_its_place() -> None:
+    rig = Rig([OPENED, *blocks(monologue(150, "#" * 180 + "." * 12))])
+    rig.run()
+    (final,) = rig.finals
+    assert final.text == f"{(PRE + 180 + PAUSE) * FRAME} samples"
+    (stream,) = [stream for stream in rig.recognizer.streams if stream.finished]
+    assert stream.prepared_at == [151 * FRAME, (PRE + 180 + PAUSE) * FRAME]
+    assert stream.new_in_finish == 0
+
+
+def test_a_cut_where_a_pause_was_told_is_prepared_for_again_after_an_update() -> None:
+    """What was prepared in the pause is gone: the update was given more audio."""
+    cut = PRE + 140 + PAUSE
+    audio = monologue(cut - 1, "#" * 140 + "." * 7 + "#" * 173)
+    rig = Rig([OPENED, *blocks(audio)], settings=with_recognizer(partial_interval_ms=100))
+    rig.run()
+    assert rig.finals[0].text == f"{cut * FRAME} samples"
+    stream, *_ = rig.recognizer.streams
+    assert stream.prepared_at == [cut * FRAME, cut * FRAME]
+    assert max(stream.asked_at) > cut * FRAME, "no update came after the pause"
+    assert stream.restarts == 1
+    assert stream.new_in_finish == 0
+
+
+def test_a_stream_that_ends_before_an_announced_cut_is_recognized_to_its_end() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 190)])
+    rig.run()
+    (final,) = rig.finals
+    assert final.text == f"{(PRE + 190) * FRAME} samples"
+
+
+@pytest.mark.parametrize("block_frames", [1, 7, 50, 1000])
+def test_whenever_recognition_is_woken_the_audio_that_it_may_read_is_there(
+    block_frames: int,
+) -> None:
+    """In a long block, a pause or a cut is told before the rest of the block is added."""
+    backlog = Backlog.of(SETTINGS.recognizer)
+    seen: list[int] = []
+
+    def look() -> None:
+        for segment in backlog._segments:
+            assert segment.limit <= segment.end_position - segment.audio_start
+            seen.append(segment.limit)
+
+    backlog.changed.notify_all = look  # type: ignore[method-assign]
+    listening = Listening(
+        SETTINGS,
+        backlog,
+        lambda _: None,
+        clock=SystemClock(),
+        new_id=lambda: "A",
+        may_wait=False,
+        is_speech=is_loud,
+    )
+    for block in spoken(QUIET + "#" * 320 + "." * 8 + WORD + QUIET, size=block_frames * FRAME):
+        listening.take(block)
+    listening.end()
+    assert seen
 
 
 def test_with_webrtcvad_speech_is_found_where_it_is() -> None:

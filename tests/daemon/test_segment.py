@@ -218,6 +218,22 @@ def test_a_pause_is_prepared_for_also_where_an_update_has_seen_it_all() -> None:
     assert task_of(backlog(one), Progress(next_at=2500)) is Task.PREPARE
 
 
+def cut_at(limit: int) -> Segment:
+    one = segment(limit=limit)
+    one.cut_announced = True
+    return one
+
+
+def test_an_announced_cut_is_prepared_for_once() -> None:
+    assert task_of(backlog(cut_at(5000))) is Task.PREPARE
+    assert task_of(backlog(cut_at(5000)), Progress(prepared=5000)) is None, "no update either"
+    assert task_of(backlog(cut_at(5000), interval=None)) is Task.PREPARE
+
+
+def test_a_cut_before_the_last_pause_is_prepared_for_all_the_same() -> None:
+    assert task_of(backlog(cut_at(5000)), Progress(prepared=5600)) is Task.PREPARE
+
+
 @pytest.mark.parametrize("paused", [True, False])
 def test_what_may_still_be_a_click_is_not_recognized_before_its_end(paused: bool) -> None:
     one = segment(limit=5000)
@@ -295,6 +311,12 @@ def test_a_decision_for_an_earlier_pause_is_ignored() -> None:
 def test_a_decision_is_ignored_once_speech_goes_on() -> None:
     one, growing = Backlog(2, INTERVAL), paused_at(700)
     growing.resume()
+    one.end_pause_after(growing, 700, 6400)
+    assert one.end_silence_of(growing) is None
+
+
+def test_an_announced_cut_is_no_pause_that_silence_could_end() -> None:
+    one, growing = Backlog(2, INTERVAL), cut_at(700)
     one.end_pause_after(growing, 700, 6400)
     assert one.end_silence_of(growing) is None
 

@@ -16,12 +16,14 @@ from harkd.segmenter import (
     FRAME_MS,
     FRAME_SAMPLES,
     Cause,
+    CutAnnounced,
     Segmenter,
     SegmentEvent,
     SpeechEnded,
     SpeechPaused,
     SpeechResumed,
     SpeechStarted,
+    within,
 )
 from harkd.settings import EndpointSettings, VadSettings
 
@@ -30,7 +32,10 @@ FRAME = FRAME_SAMPLES
 
 VAD = VadSettings(pre_roll_ms=100, start_ms=60)
 ENDPOINT = EndpointSettings(pause_ms=100, silence_ms=200, max_utterance_s=2)
-"""In frames: starts with 3, pre-roll 5, pauses after 5, ends after 10, cut at 100."""
+"""In frames: starts with 3, pre-roll 5, pauses after 5, ends after 10, cut at 100.
+
+A cut is announced at 75, within the 50 before.
+"""
 
 FINEST = EndpointSettings(pause_ms=60, silence_ms=100, max_utterance_s=2)
 SETTINGS = [
@@ -42,6 +47,7 @@ SETTINGS = [
     (VAD, EndpointSettings(pause_ms=70, silence_ms=130, max_utterance_s=2.01)),
     (VAD, EndpointSettings(pause_ms=2000, silence_ms=5000, max_utterance_s=2)),
     (VAD, EndpointSettings(pause_ms=60, silence_ms=5000, max_utterance_s=2)),
+    (VAD, within(FINEST, 0.3)),
 ]
 
 # Runs make long pauses and long speech likely, where single coin flips would never make them.
@@ -173,6 +179,8 @@ def _shifted(event: SegmentEvent, by: int) -> SegmentEvent:
             return SpeechPaused(speech_end + by, audio_end + by)
         case SpeechResumed(position):
             return SpeechResumed(position + by)
+        case CutAnnounced(audio_end):
+            return CutAnnounced(audio_end + by)
         case SpeechEnded(speech_start, speech_end, audio_end, voiced_ms, cause):
             return SpeechEnded(speech_start + by, speech_end + by, audio_end + by, voiced_ms, cause)
 
@@ -190,24 +198,36 @@ def test_the_events_of_any_pattern_keep_their_contract(
     assert not one.in_speech
     opened: SpeechStarted | None = None
     paused: SpeechPaused | None = None
+    announced: CutAnnounced | None = None
+    goes_on_at: int | None = None
     previous_end = noticed_at = 0
     for event, position in fed:
+        if goes_on_at is not None:
+            assert event == SpeechStarted(previous_end, goes_on_at), "speech was lost after a cut"
+            goes_on_at = None
         match event:
             case SpeechStarted():
                 assert opened is None, "a segment in a segment"
                 assert previous_end <= event.audio_start <= event.speech_start < position
+                # After a cut comes at most what was searched for it, and what announced it.
                 assert event.speech_start - event.audio_start <= max(
-                    vad.pre_roll_ms * RATE_HZ // 1000, RATE_HZ
+                    vad.pre_roll_ms * RATE_HZ // 1000, RATE_HZ * 3 // 2
                 )
                 assert marks[event.speech_start // FRAME], "begins with an unvoiced frame"
                 opened, paused = event, None
+            case CutAnnounced():
+                assert opened is not None
+                assert paused is None, "announced in a pause"
+                assert announced is None, "announced twice"
+                assert opened.speech_start < event.audio_end <= position
+                announced = event
             case SpeechPaused():
                 assert opened is not None
                 assert paused is None, "paused in a pause"
                 assert opened.speech_start < event.speech_end < event.audio_end == position
                 assert event.audio_end - event.speech_end >= endpoint.pause_ms * RATE_HZ // 1000
                 assert marks[event.speech_end // FRAME - 1]
-                paused = event
+                paused, announced = event, None
             case SpeechResumed():
                 assert paused is not None, "resumed without a pause"
                 assert paused.audio_end < event.position == position
@@ -221,11 +241,19 @@ def test_the_events_of_any_pattern_keep_their_contract(
                         paused.speech_end,
                         paused.audio_end,
                     ), "the final prepared in the pause is of no use"
+                elif event.cause is Cause.LENGTH:
+                    assert announced, "cut without warning"
+                    assert event.audio_end == announced.audio_end, "cut in another place"
+                    after = np.flatnonzero(marks[event.audio_end // FRAME : position // FRAME])
+                    goes_on_at = event.audio_end + int(after[0]) * FRAME if len(after) else None
+                else:
+                    assert event.cause is Cause.STREAM_END
+                    assert event.audio_end == position
                 longest = endpoint.max_utterance_s * RATE_HZ + FRAME
                 assert event.audio_end - opened.audio_start <= longest
                 inside = marks[event.speech_start // FRAME : event.audio_end // FRAME]
                 assert event.voiced_ms == inside.sum() * FRAME_MS > 0
-                previous_end, opened, paused = event.audio_end, None, None
+                previous_end, opened, paused, announced = event.audio_end, None, None, None
         assert position >= noticed_at
         noticed_at = position
     assert opened is None, "flush left a segment open"
@@ -382,16 +410,98 @@ def quiet_at(audio: Int16, frame: int) -> Int16:
     return spoilt.reshape(-1)
 
 
-@pytest.mark.parametrize("quiet", [52, 70, 97])
-def test_overlong_speech_is_cut_in_the_quietest_place_of_its_last_second(quiet: int) -> None:
-    audio = quiet_at(quiet_at(frames_of("#" * 110), quiet), 20)
+def when(audio: Int16, endpoint: EndpointSettings = ENDPOINT) -> list[tuple[SegmentEvent, int]]:
+    """Each event, with the frames that had been heard by then."""
+    one = segmenter(VAD, endpoint)
+    return [
+        (event, number)
+        for number, frame in enumerate(audio.reshape(-1, FRAME), 1)
+        for event in one.push(frame)
+    ]
+
+
+@pytest.mark.parametrize("quiet", [26, 50, 73])
+def test_overlong_speech_is_cut_in_the_quietest_place_of_the_second_before_it_is_announced(
+    quiet: int,
+) -> None:
+    audio = frames_of("#" * 101)
+    for each in (quiet, 20, 90):
+        audio = quiet_at(audio, each)
     events = segmenter().push(audio)
     cut = (quiet + 1) * FRAME
     assert events == [
         SpeechStarted(0, 0),
+        CutAnnounced(cut),
         SpeechEnded(0, cut, cut, (quiet + 1) * FRAME_MS, Cause.LENGTH),
         SpeechStarted(cut, cut),
     ]
+
+
+@pytest.mark.parametrize(
+    ("most_s", "announced", "carried_out"),
+    [(15, 725, 750), (2, 75, 100), (1, 38, 50), (0.5, 19, 25)],
+)
+def test_a_cut_is_announced_half_a_second_before_or_a_quarter_of_the_segment(
+    most_s: float, announced: int, carried_out: int
+) -> None:
+    found = when(frames_of("#" * (carried_out + 2)), within(EndpointSettings(), most_s))
+    assert [(type(event), at) for event, at in found] == [
+        (SpeechStarted, 3),
+        (CutAnnounced, announced),
+        (SpeechEnded, carried_out),
+        (SpeechStarted, carried_out),
+    ]
+
+
+@pytest.mark.parametrize("most_s", [1e-6, 0.02, 0.06, 0.1, 0.2, 0.5, 1.0, 1.99])
+def test_however_little_a_model_takes_no_speech_is_lost(most_s: float) -> None:
+    events = events_of("#" * 300 + "." * 12, endpoint=within(ENDPOINT, most_s))
+    begun, ended = starts(events), ends(events)
+    assert len(begun) == len(ended) > 2
+    assert begun[0].audio_start == 0
+    assert [end.audio_end for end in ended[:-1]] == [start.audio_start for start in begun[1:]]
+    assert sum(end.voiced_ms for end in ended) == 300 * FRAME_MS
+    lengths = [end.audio_end - start.audio_start for start, end in zip(begun, ended, strict=True)]
+    assert 0 < min(lengths) <= max(lengths) <= max(most_s * RATE_HZ, 6 * FRAME)
+
+
+ANNOUNCED = "#" * 80
+"""A cut has been announced, and is 20 frames away."""
+
+
+def test_a_pause_makes_an_announced_cut_void() -> None:
+    paused_in_time = ANNOUNCED + "." * 10
+    assert when(frames_of(paused_in_time))[1:] == [
+        (CutAnnounced(ends(events_of("#" * 100))[0].audio_end), 75),
+        (SpeechPaused(80 * FRAME, 85 * FRAME), 85),
+        (SpeechEnded(0, 80 * FRAME, 85 * FRAME, 80 * FRAME_MS, Cause.SILENCE), 90),
+    ]
+
+
+def test_when_speech_resumes_a_cut_is_announced_anew_at_once() -> None:
+    audio = frames_of(ANNOUNCED + "." * 8 + "#" * 20).reshape(-1, FRAME)
+    audio[83:86] = 0
+    assert when(audio.reshape(-1))[2:] == [
+        (SpeechPaused(80 * FRAME, 85 * FRAME), 85),
+        (SpeechResumed(90 * FRAME), 90),
+        (CutAnnounced(85 * FRAME), 90),
+        (SpeechEnded(0, 80 * FRAME, 85 * FRAME, 80 * FRAME_MS, Cause.LENGTH), 100),
+        (SpeechStarted(85 * FRAME, 88 * FRAME), 100),
+    ]
+
+
+def test_a_cut_in_a_pause_of_more_than_a_second_knows_where_speech_ended() -> None:
+    endpoint = EndpointSettings(pause_ms=100, silence_ms=5000, max_utterance_s=3)
+    audio = frames_of("#" * 65 + "." * 62 + "#" * 40).reshape(-1, FRAME)
+    audio[100:103] = 0
+    (end,) = ends(segmenter(VAD, endpoint).push(audio.reshape(-1)))
+    assert end == SpeechEnded(0, 65 * FRAME, 102 * FRAME, 65 * FRAME_MS, Cause.LENGTH)
+
+
+def test_a_stream_that_ends_before_an_announced_cut_loses_nothing() -> None:
+    *_, announced, end = events_of(ANNOUNCED)
+    assert isinstance(announced, CutAnnounced)
+    assert end == SpeechEnded(0, 80 * FRAME, 80 * FRAME, 80 * FRAME_MS, Cause.STREAM_END)
 
 
 def test_a_cut_loses_and_doubles_nothing() -> None:
@@ -412,6 +522,7 @@ def test_a_cut_between_words_ends_with_the_one_and_begins_with_the_other() -> No
     events = segmenter().push(audio.reshape(-1))
     assert events == [
         SpeechStarted(0, 0),
+        CutAnnounced(72 * FRAME),
         SpeechEnded(0, 70 * FRAME, 72 * FRAME, 1400, Cause.LENGTH),
         SpeechStarted(72 * FRAME, 73 * FRAME),
     ]
@@ -427,9 +538,10 @@ def test_speech_that_ends_right_after_a_cut_is_not_shortened(more: int) -> None:
 
 def test_an_overlong_segment_in_a_pause_is_cut_at_the_pause() -> None:
     endpoint = EndpointSettings(pause_ms=100, silence_ms=5000, max_utterance_s=2)
-    events = events_of("#" * 90 + "." * 40 + "####", VAD, endpoint)
+    started, announced, *events = events_of("#" * 90 + "." * 40 + "####", VAD, endpoint)
+    assert isinstance(announced, CutAnnounced)
     pause = 95 * FRAME
-    assert events == [
+    assert [started, *events] == [
         SpeechStarted(0, 0),
         SpeechPaused(90 * FRAME, pause),
         SpeechEnded(0, 90 * FRAME, pause, 90 * FRAME_MS, Cause.LENGTH),
@@ -446,8 +558,31 @@ def test_no_speech_after_the_cut_means_no_next_segment() -> None:
     events = segmenter(VAD, endpoint).push(audio.reshape(-1))
     assert events == [
         SpeechStarted(0, 0),
+        CutAnnounced(62 * FRAME),
         SpeechEnded(0, 60 * FRAME, 62 * FRAME, 1200, Cause.LENGTH),
     ]
+
+
+def test_a_click_before_the_cut_is_not_where_speech_ended() -> None:
+    endpoint = EndpointSettings(pause_ms=2000, silence_ms=2000, max_utterance_s=2)
+    audio = frames_of("#" * 60 + "..#" + "." * 60).reshape(-1, FRAME)
+    audio[65:68] = 0
+    (end,) = ends(segmenter(VAD, endpoint).push(audio.reshape(-1)))
+    assert end == SpeechEnded(0, 60 * FRAME, 67 * FRAME, 61 * FRAME_MS, Cause.LENGTH)
+
+
+def test_a_cut_never_comes_before_the_speech_of_its_segment() -> None:
+    """After the first cut comes more than a second of silence, which is still no pause."""
+    endpoint = EndpointSettings(pause_ms=2000, silence_ms=2000, max_utterance_s=2)
+    audio = frames_of("#" * 28 + "." * 69 + "#" * 40).reshape(-1, FRAME)
+    audio[28:31] = 0
+    audio[60:63] = 0  # as quiet, but later
+    one = segmenter(VAD, endpoint)
+    events = one.push(audio.reshape(-1))
+    assert [start.speech_start for start in starts(events)][:2] == [0, 97 * FRAME]
+    first, second = ends(events)
+    assert first == SpeechEnded(0, 28 * FRAME, 30 * FRAME, 28 * FRAME_MS, Cause.LENGTH)
+    assert second.audio_end > second.speech_start
 
 
 def test_the_longest_pre_roll_leaves_room_for_speech_in_the_shortest_segment() -> None:
@@ -510,7 +645,7 @@ def test_it_is_void_for_the_next_segment() -> None:
     assert ended_after(one, "####" + "." * 20) == 14
 
 
-@pytest.mark.parametrize("pattern", ["", "..", "####", "####...."])
+@pytest.mark.parametrize("pattern", ["", "..", "####", "####....", ANNOUNCED])
 def test_where_there_is_no_pause_it_has_no_effect(pattern: str) -> None:
     one = segmenter()
     one.push(frames_of(pattern))

@@ -293,6 +293,41 @@ def test_without_new_speech_there_is_no_update() -> None:
     assert stream.prepared_at == [(PRE + 35) * FRAME]
 
 
+# ------------------------------------------------------------------------------------ cuts
+
+CUTTING = replace(
+    SETTINGS,
+    endpoint=replace(SETTINGS.endpoint, max_utterance_s=4),
+    recognizer=interval(ms=100),
+)
+"""In frames: cut at 200, announced at 175, an update every 5."""
+
+
+def test_from_an_announced_cut_on_no_partial_hears_what_comes_after_it() -> None:
+    begin, cut = 12 - PRE, 153
+    audio = frames_of(QUIET + "#" * 260).reshape(-1, FRAME)  # (frames, samples)
+    audio[begin + cut - 2 : begin + cut + 1, 1:] = 0
+    found = run([OPENED, AudioBlock(audio.reshape(-1), 0)], settings=CUTTING)
+    heard = [(e, at - begin) for e, at in found if isinstance(e, Partial | Final)]
+    first = [(e, at) for e, at in heard if e.id == heard[0][0].id]
+    before = [e for e, at in first if at < 175]
+    (prepared, told_at), (final, ended_at) = [one for one in first if one[1] >= 175]
+    assert len(before) > 20
+    assert isinstance(prepared, Partial)
+    assert isinstance(final, Final)
+    assert (told_at, ended_at) == (175, 200)
+    assert prepared.text == final.text == f"{cut * FRAME} samples"
+    after = [at for e, at in heard if e.id != final.id]
+    assert after[0] == 200, "the next segment begins with what it has already heard"
+
+
+def test_a_cut_needs_one_pass_of_its_own_and_no_other() -> None:
+    recognizer = FakeRecognizer()
+    run(QUIET + "#" * 260 + QUIET, recognizer, replace(CUTTING, recognizer=interval(ms=10_000)))
+    streams = recognizer.streams
+    assert [(len(one.asked_at), one.new_in_finish) for one in streams] == [(1, 0), (1, 0)]
+
+
 # -------------------------------------------------------------------------- stable prefixes
 
 

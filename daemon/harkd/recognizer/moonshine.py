@@ -229,6 +229,11 @@ class MoonshineStream:
         """Return the same as `hypothesis`: this family needs no padding."""
         return self.hypothesis()
 
+    def restart(self) -> None:
+        """Forget all audio; the draft stays."""
+        self._chunks.clear()
+        self._known = None
+
     def _recognize(self) -> Hypothesis:
         if not self._chunks:
             return Hypothesis("", 0.0)

@@ -164,6 +164,12 @@ class MoonshineLeanStream:
             self._before = self._latest = Decoded()
         return hypothesis
 
+    def restart(self) -> None:
+        """Forget all audio; the draft stays, and is verified as a whole."""
+        self._encoder = EncoderState(self._model.encoder, FIRST_ROOM_S)
+        self._pieces.clear()
+        self._rough = self._exact = None
+
     def _recognize(self, *, exact: bool) -> Hypothesis:
         samples = self._encoder.samples + sum(map(len, self._pieces))
         if not samples:

@@ -131,6 +131,12 @@ class Stream(Protocol):
             RecognitionError: The model failed on this audio.
         """
 
+    def restart(self) -> None:
+        """Forget all audio: it comes again, with less at its end.
+
+        What was recognized may save work, as a draft; it decides nothing.
+        """
+
 
 class Recognizer(Protocol):
     """A loaded model."""
