@@ -131,9 +131,18 @@ def load(installed: InstalledModel, settings: Settings) -> Recognizer:
     """Load the recognizer. Raises ModelError."""
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
+    threads = settings.recognizer.threads
+    return load_recognizer(installed.dir, installed.manifest, threads, effort_of(settings))
+
+
+def effort_of(settings: Settings) -> Effort:
+    """Return what a recognizer may leave out."""
     wanted = settings.recognizer
-    effort = Effort(incremental=wanted.incremental, draft=wanted.draft)
-    return load_recognizer(installed.dir, installed.manifest, wanted.threads, effort)
+    return Effort(
+        incremental=wanted.incremental,
+        draft=wanted.draft,
+        partial_confidence=wanted.partial_confidence,
+    )
 
 
 def make_address(settings: Settings, suffix: str = "") -> Address:

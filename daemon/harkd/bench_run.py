@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harkd.app import load
+from harkd.app import effort_of, load
 from harkd.bench_live import Live, tail_s
 from harkd.bench_machine import Machine, this_machine
 from harkd.bench_measure import BenchError, Subject, measure
@@ -121,6 +121,7 @@ PARTS = {
     "draft": ("recognizer", "draft"),
     "incremental": ("recognizer", "incremental"),
     "share": ("recognizer", "partial_share"),
+    "confidence": ("recognizer", "partial_confidence"),
     "adaptive": ("endpoint", "adaptive"),
 }
 """What can be switched off, by the setting that does it."""
@@ -137,6 +138,7 @@ def without(settings: Settings, off: frozenset[str]) -> Settings:
         draft=settings.recognizer.draft and "draft" not in off,
         incremental=settings.recognizer.incremental and "incremental" not in off,
         partial_share=0.0 if "share" in off else settings.recognizer.partial_share,
+        partial_confidence=0.0 if "confidence" in off else settings.recognizer.partial_confidence,
     )
     adaptive = settings.endpoint.adaptive and "adaptive" not in off
     endpoint = replace(settings.endpoint, adaptive=adaptive)
@@ -253,11 +255,6 @@ class Bench:
             memory=len(self.variants) == 1,
             done=done,
         )
-
-
-def effort_of(settings: Settings) -> tuple[bool, bool]:
-    """Return those settings that a model is loaded with, and that may differ here."""
-    return settings.recognizer.draft, settings.recognizer.incremental
 
 
 def find_recordings(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MODES = ("whole", "live", "realtime", "start")
 DEFAULT_MODES = ("whole", "live")
-PARTS = ("draft", "incremental", "share", "adaptive")
+PARTS = ("draft", "incremental", "share", "confidence", "adaptive")
 
 
 def parts_of(
@@ -67,8 +67,9 @@ def parts_of(
     multiple=True,
     callback=parts_of,
     metavar="PARTS",
-    help="Run the model once more without draft, incremental, share (recognizer.draft, "
-    ".incremental, .partial_share) or adaptive (endpoint.adaptive); several with commas. "
+    help="Run the model once more without draft, incremental, share, confidence "
+    "(recognizer.draft, .incremental, .partial_share, .partial_confidence) or adaptive "
+    "(endpoint.adaptive); several with commas. "
     "Repeatable. Not in whole and start.",
 )
 @click.option(

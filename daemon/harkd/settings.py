@@ -123,6 +123,8 @@ class RecognizerSettings:
     """Milliseconds between two partials at least, 100…10000."""
     partial_share: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """And as share of the utterance so far, 0…1; 0 for none."""
+    partial_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.4
+    """A partial ends before the first new word that is less likely than this, 0…1."""
     draft: bool = True
     """Whether the last text is verified instead of recognized again."""
     incremental: bool = True

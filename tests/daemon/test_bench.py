@@ -241,7 +241,10 @@ def test_without_the_extra_it_measures_and_says_what_counts_errors(
     [
         (["loud"], ["'loud' is not one of"]),
         (["--limit", "0"], ["--limit"]),
-        (["--off", "speed"], ["'speed' is none of draft, incremental, share, adaptive"]),
+        (
+            ["--off", "speed"],
+            ["'speed' is none of draft, incremental, share, confidence, adaptive"],
+        ),
         (["--off", "draft,"], ["'' is none of"]),
         (["--off", "adaptive"], ["endpoint.adaptive is off already"]),
         (["whole", "--off", "draft"], ["live and realtime"]),

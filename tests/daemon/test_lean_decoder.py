@@ -286,6 +286,35 @@ def test_without_closing_tokens_a_stop_is_a_token() -> None:
     assert found.tokens == [3, STOP, 4]
 
 
+# ---------------------------------------------------------------------- unlikely tokens
+
+
+def hesitant(text: Sequence[int], unlikely: set[int]) -> Language:
+    """One that says this text, and is unsure of what stands at these places."""
+    says = saying(text)
+    return lambda held: (says(held)[0], -2.0 if len(held) - 1 in unlikely else -0.1)
+
+
+@given(st.lists(st.integers(3, 300), min_size=1, max_size=40), st.data())
+def test_a_hypothesis_ends_before_the_first_new_token_that_is_unlikely(
+    text: list[int], data: st.DataObject
+) -> None:
+    """Whether it is found alone, behind the draft, or in the place of a drafted one."""
+    kept = data.draw(st.integers(0, len(text)))
+    changed = data.draw(st.booleans())
+    draft = [*text[:kept], *([301] if changed else [])]
+    unlikely = data.draw(st.sets(st.integers(0, len(text))))
+    new = [at for at in unlikely if at >= max(kept, 1)]
+    found = ScriptedState(hesitant(text, unlikely)).decode(drafted(draft), ENOUGH, unsure=-1.0)
+    end = min([*new, len(text)])
+    assert found.tokens == text[:end]
+    assert found.ended
+    assert found.cut_short == bool(new)
+    assert len(found.log_probs) == end + (not new)
+    sure = ScriptedState(hesitant(text, unlikely)).decode(drafted(draft), ENOUGH)
+    assert (sure.tokens, sure.cut_short) == (text, False)
+
+
 # ---------------------------------------------------------------------------- memory
 
 

@@ -21,8 +21,10 @@ from harkd.recognizer.moonshine_tokens import (
     STEM_SAMPLES,
     TOKEN_END,
     TOKEN_START,
+    Decoded,
     Tokenizer,
     ends_in_loop,
+    hypothesis_of,
 )
 from harkd.recognizer.protocol import Effort
 from speech import plain, word_error_rate
@@ -187,6 +189,32 @@ def test_it_counts_its_work(model: Model, beckett: tuple[NDArray[np.int16], str]
     agreed = next(i for i, token in enumerate(first) if second[i] != token)
     after = len(second) - agreed
     assert (work.decoder_passes, work.decoder_rows) == (1 + after, 1 + len(first) + after)
+
+
+@pytest.mark.model
+def test_a_partial_ends_before_what_is_unlikely_and_a_final_does_not(
+    model: Model, beckett: tuple[NDArray[np.int16], str]
+) -> None:
+    """Where every word is wanted surer than it can be, the first one is left."""
+    audio = beckett[0][: 7 * 16000]
+    sure = load_recognizer(model[0], model[1], threads=1, effort=Effort(partial_confidence=1.0))
+    stream = sure.stream()
+    stream.accept(audio)
+    partial = stream.hypothesis()
+    assert len(partial.tokens) == 1
+    whole = model[2].stream()
+    whole.accept(audio)
+    assert stream.prepare().text == whole.prepare().text != partial.text
+    assert stream.finish() is stream.prepare() is stream.hypothesis()
+    stream.accept(beckett[0][7 * 16000 : 8 * 16000])
+    assert len(stream.hypothesis().tokens) > 1, "what was there is not new"
+
+
+def test_a_partial_that_ends_within_a_character_is_shown_without_it(tmp_path: Path) -> None:
+    one = tokenizer(tmp_path, b"\xc3", b"\xa9", b"t")
+    assert hypothesis_of(Decoded([2, 0], [0.0, 0.0], cut_short=True), one).text == "t"
+    assert hypothesis_of(Decoded([2, 0, 1], [0.0] * 3, cut_short=True), one).text == "té"
+    assert hypothesis_of(Decoded([2, 0], [0.0, 0.0]), one).text == "t\ufffd"
 
 
 @pytest.mark.model

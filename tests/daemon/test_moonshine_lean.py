@@ -17,6 +17,7 @@ import soxr
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
+from harkd.bench_live import Shown
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Limits, Manifest, PackagedFile, load_manifest
 from harkd.recognizer import lean_encoder, moonshine_lean
@@ -30,7 +31,7 @@ from harkd.recognizer.lean_encoder import (
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, Decoded
-from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
+from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
 from speech import word_error_rate
 
 Int16 = NDArray[np.int16]
@@ -282,6 +283,39 @@ def test_a_final_after_its_partial_verifies_its_text_in_few_passes(
     work = model.work.since(before)
     assert work.decoder_passes <= 1 + len(tokens) // PROPOSED_MOST + 1
     assert work.decoder_rows <= len(tokens) + 4
+
+
+def test_a_partial_ends_before_what_is_unlikely_and_a_final_does_not(
+    lean_model_dir: Path, beckett: Int16
+) -> None:
+    """Also without drafts, and where every word is wanted surer than it can be."""
+    audio = beckett[: 7 * RATE_HZ]
+    for draft in (True, False):
+        sure = loaded(lean_model_dir, Effort(draft=draft, partial_confidence=1.0))
+        stream = sure.stream()
+        stream.accept(audio)
+        partial = stream.hypothesis()
+        assert len(partial.tokens) == 1
+        final = stream.prepare()
+        assert len(final.tokens) > 10
+        assert final.text.startswith(partial.text)
+        assert final.tokens == heard(loaded(lean_model_dir, Effort(draft=False)), audio).tokens
+
+
+def test_partials_that_end_before_what_is_unlikely_take_less_back(
+    model: MoonshineLean, lean_model_dir: Path, model_dir: Path
+) -> None:
+    cities = recording(model_dir, "two_cities")[: 12 * RATE_HZ]
+    bold = loaded(lean_model_dir, Effort(partial_confidence=0.0))
+    taken_back = []
+    for each in (model, bold):
+        stream, shown = each.stream(), Shown()
+        for piece in np.array_split(cities, 24):
+            stream.accept(piece)
+            shown.show(0, stream.hypothesis().text)
+        shown.show(0, stream.finish().text)
+        taken_back.append(shown.words_taken_back)
+    assert taken_back[0] < taken_back[1]
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -562,9 +596,15 @@ class Script:
         pass
 
     def decode(
-        self, draft: Decoded, most: int, trusted: int = 0, closing: frozenset[int] = frozenset()
+        self,
+        draft: Decoded,
+        most: int,
+        trusted: int = 0,
+        closing: frozenset[int] = frozenset(),
+        unsure: float = NEVER_UNSURE,
     ) -> Decoded:
         assert most > 0
+        assert unsure == (math.log(0.4) if closing else NEVER_UNSURE), "but in a partial"
         self.asked.append((draft.tokens, trusted, bool(closing)))
         return self.said
 

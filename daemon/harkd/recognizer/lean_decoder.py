@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
 from harkd.recognizer.onnx import dtype_of, open_session
+from harkd.recognizer.protocol import NEVER_UNSURE
 
 PROPOSED_MOST = 15
 """A pass over more tokens gains little, and its logits take 400 kB for each."""
@@ -98,6 +99,7 @@ class DecoderState:
         *,
         trusted: int = 0,
         closing: frozenset[int] = frozenset(),
+        unsure: float = NEVER_UNSURE,
     ) -> Decoded:
         """Decode greedily.
 
@@ -106,6 +108,8 @@ class DecoderState:
             most: The most tokens.
             trusted: So many of the draft's tokens are taken over unseen; their cache stays.
             closing: One of these that is new, or ends the draft, is taken for the end, unseen.
+            unsure: A new token, but for the first of all, whose log-probability is below this ends
+                the hypothesis, and is left out.
         """
         most = min(most, self._capacity - 1)
         trusted = min(trusted, len(draft.tokens), most)
@@ -120,13 +124,17 @@ class DecoderState:
             result.passes += 1
             result.rows += 1 + len(proposed)
             for i, (token, log_prob) in enumerate(zip(best, log_probs, strict=True)):
+                drafted = i < len(proposed) and token == proposed[i]
+                if log_prob < unsure and result.tokens and not drafted:
+                    result.ended = result.cut_short = True
+                    return result
                 result.log_probs.append(log_prob)
                 if token == TOKEN_END:
                     result.ended = True
                     return result
                 result.tokens.append(token)
                 current = token
-                if i < len(proposed) and token != proposed[i]:
+                if i < len(proposed) and not drafted:
                     rest = rest[i:]
                     break
             else:

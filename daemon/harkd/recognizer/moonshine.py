@@ -32,7 +32,7 @@ from harkd.recognizer.onnx import (
     open_session,
     provider_of,
 )
-from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
+from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
 
 UNWRITTEN_MOST = 1024
 """Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
@@ -139,13 +139,21 @@ class Moonshine:
         hidden: Float32 = self._encoder.run(None, feed)[0]
         return hidden
 
-    def decode(self, hidden: Float32, samples: int, draft: list[int] | None = None) -> Decoded:
+    def decode(
+        self,
+        hidden: Float32,
+        samples: int,
+        draft: list[int] | None = None,
+        unsure: float = NEVER_UNSURE,
+    ) -> Decoded:
         """Decode greedily, for at most `max_tokens_per_s` times the audio's length.
 
         Args:
             hidden: float32, shape (1, frames, width), from `encode`.
             samples: Length of the audio in samples.
             draft: Tokens that are likely: verified in the first pass, which goes over all of them.
+            unsure: A new token, but for the first of all, whose log-probability is below this ends
+                the hypothesis, and is left out.
         """
         most = int(samples / RATE_HZ * self._tokens_per_s) + 2
         feed: dict[str, Any] = dict(self._empty)
@@ -161,7 +169,7 @@ class Moonshine:
             logits, *caches = self._decoder.run(wanted, feed)
             result.passes += 1
             result.rows += len(given)
-            agreed = self._take(logits[0, :, : len(self.tokenizer)], given[1:], result)
+            agreed = self._take(logits[0, :, : len(self.tokenizer)], given[1:], result, unsure)
             if result.ended:
                 break
             feed.update(zip(names, caches, strict=True))
@@ -174,22 +182,28 @@ class Moonshine:
             given = result.tokens[-1:]
         return result
 
-    def _take(self, logits: Float32, proposed: list[int], result: Decoded) -> int:
+    def _take(self, logits: Float32, proposed: list[int], result: Decoded, unsure: float) -> int:
         """Add the tokens up to the first that is not as proposed; return how many were.
 
         Args:
             logits: float32, shape (1 + proposed, tokens that can be written).
             proposed: The tokens that the rows after the first were computed for.
             result: Where they are added.
+            unsure: As in `decode`.
         """
         for agreed, row in enumerate(logits):
             token = int(row.argmax())
-            result.log_probs.append(float(-np.log(np.exp(row - row[token]).sum())))
+            drafted = agreed < len(proposed) and token == proposed[agreed]
+            log_prob = float(-np.log(np.exp(row - row[token]).sum()))
+            if log_prob < unsure and result.tokens and not drafted:
+                result.ended = result.cut_short = True
+                return agreed
+            result.log_probs.append(log_prob)
             if token == TOKEN_END:
                 result.ended = True
                 return agreed
             result.tokens.append(token)
-            if agreed == len(proposed) or token != proposed[agreed]:
+            if not drafted:
                 return agreed
         return len(proposed)
 
@@ -206,44 +220,51 @@ class MoonshineStream:
     def __init__(self, model: Moonshine) -> None:
         self._model = model
         self._chunks: list[NDArray[np.int16]] = []
-        self._known: Hypothesis | None = None
+        self._rough: Hypothesis | None = None
+        self._exact: Hypothesis | None = None
         self._draft: list[int] = []
 
     def accept(self, samples: NDArray[np.int16]) -> None:
         """Take the next audio: int16, shape (n,), 16 kHz mono."""
         if len(samples):
             self._chunks.append(samples)
-            self._known = None
+            self._rough = self._exact = None
 
     def hypothesis(self) -> Hypothesis:
-        """Recognize all audio so far, unless that was done already."""
-        if self._known is None:
-            self._known = self._recognize()
-        return self._known
+        """Recognize all audio so far, up to a new token that is unlikely."""
+        if self._rough is None:
+            decoded, self._rough = self._recognize(self._model.effort.unsure)
+            if not decoded.cut_short:
+                self._exact = self._rough
+        return self._rough
 
     def prepare(self) -> Hypothesis:
-        """Return the same as `hypothesis`, which approximates nothing."""
-        return self.hypothesis()
+        """Recognize all audio so far."""
+        if self._exact is None:
+            _, self._exact = self._recognize(NEVER_UNSURE)
+            self._rough = self._exact
+        return self._exact
 
     def finish(self) -> Hypothesis:
-        """Return the same as `hypothesis`: this family needs no padding."""
-        return self.hypothesis()
+        """Return the same as `prepare`: this family needs no padding."""
+        return self.prepare()
 
     def restart(self) -> None:
         """Forget all audio; the draft stays."""
         self._chunks.clear()
-        self._known = None
+        self._rough = self._exact = None
 
-    def _recognize(self) -> Hypothesis:
+    def _recognize(self, unsure: float) -> tuple[Decoded, Hypothesis]:
         if not self._chunks:
-            return Hypothesis("", 0.0)
+            return Decoded(), Hypothesis("", 0.0)
         audio = np.concatenate(self._chunks)
         self._chunks = [audio]
         samples: Float32 = audio.astype(np.float32) / np.float32(32768)
         if len(samples) < STEM_SAMPLES:
             samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
         try:
-            decoded = self._model.decode(self._model.encode(samples), len(samples), self._draft)
+            hidden = self._model.encode(samples)
+            decoded = self._model.decode(hidden, len(samples), self._draft, unsure)
             hypothesis = hypothesis_of(decoded, self._model.tokenizer)
         except Exception as error:
             raise failed(self._model.name, len(samples), error) from error
@@ -251,4 +272,4 @@ class MoonshineStream:
         seconds = len(samples) / RATE_HZ
         give_back_after(seconds)
         self._model.work.add(decoded.work(seconds))
-        return hypothesis
+        return decoded, hypothesis

@@ -142,7 +142,8 @@ class MoonshineLeanStream:
     def hypothesis(self) -> Hypothesis:
         """Recognize the audio so far, roughly.
 
-        Tokens on which two hypotheses agreed are taken over; a new full stop is taken for the end.
+        Tokens on which two hypotheses agreed are taken over; a new full stop is taken for the end,
+        and so is the place before a new token that is unlikely.
         """
         if self._rough is None:
             self._rough = self._recognize(exact=False)
@@ -194,11 +195,15 @@ class MoonshineLeanStream:
         decoder.attend_to(encoder.cross())
         draft = self._latest if effort.draft else Decoded()
         most = self._model.most_tokens(samples)
-        if exact or not effort.draft:
+        if exact:
             decoded = decoder.decode(draft, most)
+        elif not effort.draft:
+            decoded = decoder.decode(draft, most, unsure=effort.unsure)
         else:
             trusted = 0 if encoder.anew else max(0, self._agreed() - UNSETTLED_TOKENS)
-            decoded = decoder.decode(draft, most, trusted=trusted, closing=self._model.closing)
+            decoded = decoder.decode(
+                draft, most, trusted=trusted, closing=self._model.closing, unsure=effort.unsure
+            )
         self._before, self._latest = self._latest, decoded
         self._model.work.add(decoded.work(encoded_s))
         give_back_after(encoded_s)

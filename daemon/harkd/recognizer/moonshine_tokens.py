@@ -75,6 +75,8 @@ class Decoded:
     """Of each token, and of the end where it was reached."""
     ended: bool = False
     """False where the limit stopped it."""
+    cut_short: bool = False
+    """Whether it ended before a token that was unlikely."""
     passes: int = 0
     """Calls of the decoder that it took."""
     rows: int = 0
@@ -87,8 +89,11 @@ class Decoded:
 
 def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
     """Return what the decoder's result says."""
+    text = tokenizer.text(decoded.tokens)
+    if decoded.cut_short:
+        text = text.rstrip("\ufffd").rstrip()  # the first bytes of a character
     return Hypothesis(
-        text=tokenizer.text(decoded.tokens),
+        text=text,
         confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
         tokens=tuple(decoded.tokens),
         looped=not decoded.ended and ends_in_loop(decoded.tokens),

@@ -10,6 +10,7 @@ different threads at the same time.
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -36,6 +37,10 @@ class Hypothesis:
     """Times of words, where the model gives them."""
 
 
+NEVER_UNSURE = -math.inf
+"""For a log-probability: any other is above it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """What a recognizer may leave out while a segment grows; each part can be switched off."""
@@ -44,6 +49,13 @@ class Effort:
     """Encode only what is new, and what it changes."""
     draft: bool = True
     """Verify the last hypothesis instead of decoding it again."""
+    partial_confidence: float = 0.4
+    """End a `Stream.hypothesis` before the first new token that is less likely than this, 0…1."""
+
+    @property
+    def unsure(self) -> float:
+        """The same as a log-probability."""
+        return math.log(self.partial_confidence) if self.partial_confidence else NEVER_UNSURE
 
 
 EVERYTHING = Effort()
