@@ -1,6 +1,6 @@
 """What listening costs: the real daemon in real time on a private PulseAudio, and nothing else.
 
-    .venv/bin/python bench/idle.py --minutes 10 [--sound FILE]
+    .venv/bin/python bench/idle.py --minutes 10 [--sound FILE] [--model MODEL]
 
 Plays silence, or a sound file in a loop, into the microphone, and prints one JSON object: CPU
 seconds per second for the daemon and its capture process, memory of both, and what was published.
@@ -42,7 +42,9 @@ def memory_mb(process: psutil.Process) -> dict[str, float]:
     return {"rss_mb": round(info.rss / 1e6, 1), "pss_mb": round(info.pss / 1e6, 1)}
 
 
-def measure(folder: Path, minutes: float, sound: Path | None, embedded: bool) -> dict[str, object]:
+def measure(
+    folder: Path, minutes: float, sound: Path | None, model: str | None, embedded: bool
+) -> dict[str, object]:
     """Run the daemon for some minutes and return the figures."""
     (folder / "pulse").mkdir()
     (folder / "mosquitto").mkdir()
@@ -50,6 +52,8 @@ def measure(folder: Path, minutes: float, sound: Path | None, embedded: bool) ->
         env = {**pulse.env, "HARKD_DEVICE_ID": "bench"}
         if "HARKD_MODELS" in os.environ:
             env["HARKD_MODELS"] = os.environ["HARKD_MODELS"]
+        if model:
+            env["HARKD_RECOGNIZER__MODEL"] = model
         env["HARKD_MQTT__PORT"] = str(broker.port)
         if embedded:
             broker.stop()  # the daemon starts its own on that port
@@ -104,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--sound", type=Path, help="a file to play in a loop; silence if left out")
+    parser.add_argument("--model", help="a name or path; the default model if left out")
     parser.add_argument("--embedded", action="store_true", help="with the embedded broker")
     words = parser.parse_args()
     sound = words.sound
@@ -115,7 +120,7 @@ def main() -> None:
             times = int(30 * rate_hz / len(samples)) + 1
             sound = folder / f"{sound.stem}.wav"
             soundfile.write(sound, list(samples) * times, rate_hz)
-        print(json.dumps(measure(folder, words.minutes, sound, words.embedded)))
+        print(json.dumps(measure(folder, words.minutes, sound, words.model, words.embedded)))
 
 
 if __name__ == "__main__":
