@@ -4,7 +4,8 @@
 
 Each recording of LIST is fed in pieces of 0.5 s. After each piece the partial's text is compared
 with the text that a fresh pass over the same audio gives: words that differ, and partials whose
-words are all the same. Words are compared as `harkd bench` compares them.
+words are all the same. Words are compared as `harkd bench` compares them. Unlikely words are not
+left out (`recognizer.partial_confidence` is 0).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, nargs="+", default=[16, 24, 32, 48, 64])
     words = parser.parse_args()
     settings = load_settings(find_file(None, os.environ), os.environ)
-    settings = replace(settings, recognizer=replace(settings.recognizer, model=words.model))
+    chosen = replace(settings.recognizer, model=words.model, partial_confidence=0.0)
+    settings = replace(settings, recognizer=chosen)
     recognizer = load(find_model(settings), settings)
     normalizer = load_normalizer("en")
     if normalizer is None:
