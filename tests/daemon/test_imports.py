@@ -39,6 +39,9 @@ LAYERS = [
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
+    | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
+    | {"recognizer.chunk_layout", "recognizer.chunk_encoder", "recognizer.chunk_model"}
+    | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"model_catalogue", "model_store", "model_import"}
     | {"mqtt_connection", "publisher", "outbox", "broker"}
     | {"sound_files", "transcript_files"}
@@ -52,7 +55,17 @@ LAYERS = [
     | {"cli_transcribe", "__main__"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
-HEAVY = {"numpy", "onnxruntime", "torch", "soxr", "sounddevice", "soundfile", "paho", "amqtt"}
+HEAVY = {
+    "kaldi_native_fbank",
+    "numpy",
+    "onnxruntime",
+    "torch",
+    "soxr",
+    "sounddevice",
+    "soundfile",
+    "paho",
+    "amqtt",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -12,10 +12,12 @@ import numpy as np
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
+from harkd.recognizer.ctc import StreamingCtc
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
 from harkd.recognizer.protocol import EVERYTHING, Effort, Recognizer
+from harkd.recognizer.transducer import Transducer
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 FAMILIES: dict[str, Callable[[Path, Manifest, int, Effort], Recognizer]] = {
     "moonshine": Moonshine,
     "moonshine-lean": MoonshineLean,
+    "streaming-ctc": StreamingCtc,
+    "streaming-transducer": Transducer,
 }
 
 

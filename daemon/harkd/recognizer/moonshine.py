@@ -22,10 +22,10 @@ from harkd.recognizer.moonshine_tokens import (
     TOKEN_START,
     Decoded,
     Tokenizer,
-    failed,
     hypothesis_of,
 )
 from harkd.recognizer.onnx import (
+    failed,
     fetch_anew,
     give_back_after,
     give_back_memory,

@@ -26,10 +26,10 @@ from harkd.recognizer.moonshine_tokens import (
     STEM_SAMPLES,
     Decoded,
     Tokenizer,
-    failed,
     hypothesis_of,
 )
 from harkd.recognizer.onnx import (
+    failed,
     fetch_anew,
     give_back_after,
     give_back_memory,

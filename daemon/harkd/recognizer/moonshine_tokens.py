@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harkd.audio import RATE_HZ
-from harkd.errors import ModelDamagedError, RecognitionError
-from harkd.recognizer.onnx import fetch_anew, first_line
+from harkd.errors import ModelDamagedError
+from harkd.recognizer.onnx import fetch_anew
 from harkd.recognizer.protocol import Hypothesis, Work
 
 STEM_SAMPLES = 895
@@ -97,14 +96,6 @@ def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
         confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
         tokens=tuple(decoded.tokens),
         looped=not decoded.ended and ends_in_loop(decoded.tokens),
-    )
-
-
-def failed(model: str, samples: int, error: Exception) -> RecognitionError:
-    """Return what is told when a pass over so much audio failed."""
-    return RecognitionError(
-        f"{model} failed on {samples / RATE_HZ:.1f} s of audio ({first_line(error)})",
-        "`harkd models verify` checks the model's files",
     )
 
 

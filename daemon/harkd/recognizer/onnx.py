@@ -10,13 +10,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from harkd.errors import ModelDamagedError
+from harkd.audio import RATE_HZ
+from harkd.errors import ModelDamagedError, RecognitionError
 
 # Its Linux wheels phone home from 1.29 on, and write a device id into ~/.cache, unless this is set
 # before the library is loaded (microsoft/onnxruntime#27379). No other module may import it.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnxruntime as onnxruntime
+from numpy.typing import NDArray
 
 onnxruntime.set_default_logger_severity(3)  # its warnings are for makers of models
 PROVIDER_NAMES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
@@ -73,6 +75,16 @@ def dtype_of(session: Any, name: str) -> Any:
     return {"tensor(float16)": np.float16, "tensor(float)": np.float32}[kinds[name]]
 
 
+def bind_input(binding: Any, name: str, array: NDArray[Any]) -> None:
+    """Let a binding read an array in place, which must lie in one piece."""
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def bind_output(binding: Any, name: str, array: NDArray[Any]) -> None:
+    """Let a binding write an array in place, which must lie in one piece."""
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
 @functools.cache
 def bytes_saturate() -> bool:
     """Tell whether this CPU's product of unsigned and signed bytes saturates in 16 bits.
@@ -110,6 +122,14 @@ def give_back_after(audio_s: float) -> None:
     """Return memory to the system after a pass over so much audio, where it is worth its time."""
     if audio_s > LONG_PASS_S:
         give_back_memory()
+
+
+def failed(model: str, samples: int, error: Exception) -> RecognitionError:
+    """Return what is told when a pass over so much audio failed."""
+    return RecognitionError(
+        f"{model} failed on {samples / RATE_HZ:.1f} s of audio ({first_line(error)})",
+        "`harkd models verify` checks the model's files",
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,148 @@
+"""A streaming encoder: one call for each chunk, its state in buffers that swap their places.
+
+In: features of one chunk. Out: the graph's output for it, valid until the next call. What one call
+writes the next one reads: nothing is copied, and nothing is allocated. Runs on the thread that uses
+the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.recognizer.chunk_layout import UnknownLayoutError, read_layout
+from harkd.recognizer.fbank import FRAME_S
+from harkd.recognizer.onnx import bind_input, bind_output, first_line, open_session
+
+Float32 = NDArray[np.float32]
+
+
+class ChunkEncoder:
+    """The loaded graph.
+
+    Args:
+        path: Its file.
+        threads: Threads for each pass.
+
+    Raises:
+        ModelDamagedError: onnxruntime cannot load the file.
+        UnknownLayoutError: Its layout is not known, or it does not do what that says.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.session = open_session(path, threads, arena=True)
+        self.layout = read_layout(self.session)
+        self.properties: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        self.output_shape = self._tried()
+        """(1, frames, width)"""
+        frames = self.output_shape[1]
+        if not frames or self.layout.shift_frames % frames:
+            raise UnknownLayoutError(
+                f"makes {frames} frames of {self.layout.shift_frames}, which is no even part"
+            )
+        self.frame_s = self.layout.shift_frames // frames * FRAME_S
+        """Seconds from one frame of the output to the next"""
+        self.chunk_s = self.layout.shift_frames * FRAME_S
+        """Seconds from one chunk to the next"""
+
+    def state(self) -> EncoderState:
+        """Return a state in which nothing has been heard."""
+        return EncoderState(self)
+
+    def _tried(self) -> tuple[int, int, int]:
+        """Run once on silence; return the output's shape."""
+        layout = self.layout
+        shape = feature_shape(self)
+        feed: dict[str, NDArray[Any]] = {layout.input: np.zeros(shape, np.float32), **layout.others}
+        feed.update((each.name, np.zeros(each.shape, each.dtype)) for each in layout.states)
+        wanted = [layout.output, *(each.output for each in layout.states)]
+        try:
+            output, *states = self.session.run(wanted, feed)
+        except Exception as error:
+            raise UnknownLayoutError(
+                f"does not run as {layout.kind}: {first_line(error)}"
+            ) from error
+        for state, new in zip(layout.states, states, strict=True):
+            if (new.shape, new.dtype) != (state.shape, np.dtype(state.dtype)):
+                raise UnknownLayoutError(
+                    f"makes {state.output} as {new.dtype}{list(new.shape)} of "
+                    f"{state.name}, which is {np.dtype(state.dtype)}{list(state.shape)}"
+                )
+        if output.ndim != 3 or output.dtype != np.float32 or output.shape[0] != 1:
+            raise UnknownLayoutError(f"has an output {output.dtype}{list(output.shape)}")
+        return (1, int(output.shape[1]), int(output.shape[2]))
+
+
+def feature_shape(encoder: ChunkEncoder) -> tuple[int, int, int]:
+    """Return the shape of a chunk's features as the graph takes them."""
+    frames, bins = encoder.layout.chunk_frames, encoder.layout.features.bins
+    return (1, bins, frames) if encoder.layout.transposed else (1, frames, bins)
+
+
+class EncoderState:
+    """What a stream's encoder remembers, twice: what is read, and what is written.
+
+    Args:
+        encoder: The graph.
+    """
+
+    def __init__(self, encoder: ChunkEncoder) -> None:
+        self._layout = layout = encoder.layout
+        self._session = encoder.session
+        fed: Float32 = np.zeros(feature_shape(encoder), np.float32)
+        self._fed = fed
+        self.features: Float32 = fed[0].T if layout.transposed else fed[0]
+        """Where the next chunk's features are to be put: float32, shape (chunk frames, bins)."""
+        output: Float32 = np.zeros(encoder.output_shape, np.float32)
+        self._out = output
+        self.output: Float32 = output[0]
+        """Where `step` puts its result: float32, shape (frames, width)."""
+        self._others = {name: array.copy() for name, array in layout.others.items()}
+        # onnxruntime keeps the addresses alone: what is bound must live as long as the bindings.
+        self._sides = [
+            [np.zeros(each.shape, each.dtype) for each in layout.states] for _ in range(2)
+        ]
+        self._bindings = [self._bound(self._sides[i], self._sides[1 - i]) for i in range(2)]
+        self.steps = 0
+        """Chunks so far."""
+
+    def step(self) -> Float32:
+        """Encode the chunk in `features`; return `output`."""
+        self._layout.tick(self._others, self.steps)
+        self._session.run_with_iobinding(self._bindings[self.steps % 2])
+        self.steps += 1
+        return self.output
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for side in self._sides:
+            for array in side:
+                array.fill(0)
+        for name, first in self._layout.others.items():
+            self._others[name][...] = first
+        self.steps = 0
+
+    def follow(self, other: EncoderState) -> None:
+        """Go on from where another state of the same graph stands, which stays there."""
+        self.steps = other.steps
+        for name, array in other._others.items():
+            self._others[name][...] = array
+        place = self.steps % 2
+        for mine, others in zip(self._sides[place], other._sides[place], strict=True):
+            np.copyto(mine, others)
+
+    def _bound(self, read: list[NDArray[Any]], written: list[NDArray[Any]]) -> Any:
+        binding = self._session.io_binding()
+        layout = self._layout
+        inputs = {layout.input: self._fed, **self._others}
+        inputs.update(zip((each.name for each in layout.states), read, strict=True))
+        outputs: dict[str, NDArray[Any]] = {layout.output: self._out}
+        outputs.update(zip((each.output for each in layout.states), written, strict=True))
+        for name, array in inputs.items():
+            bind_input(binding, name, array)
+        for name, array in outputs.items():
+            bind_output(binding, name, array)
+        return binding

@@ -1,0 +1,77 @@
+"""What the families with a streaming encoder share when they are loaded.
+
+In: a model package. Out: its encoder and its symbols. Loading runs on the caller's thread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harkd.errors import ModelDamagedError
+from harkd.model_package import Manifest
+from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
+from harkd.recognizer.chunk_layout import UnknownLayoutError
+from harkd.recognizer.onnx import fetch_anew, give_back_memory, provider_of
+from harkd.recognizer.protocol import Effort, Work
+from harkd.recognizer.symbols import Symbols
+
+WRONG_FILES = "check that model.yaml names the right files"
+
+
+class ChunkModel:
+    """A loaded model.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest.
+        threads: Threads for each pass.
+        effort: Nothing can be left out: each chunk is encoded once.
+        roles: Its files: the encoder first, the symbols last.
+
+    Raises:
+        ModelDamagedError: A file is not what the family needs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort,
+        roles: tuple[str, ...],
+    ) -> None:
+        absent = [role for role in roles if role not in manifest.files]
+        if absent:
+            raise ModelDamagedError(
+                f"{folder / 'model.yaml'} names no {' and no '.join(absent)}, which the family "
+                f"{manifest.family} needs",
+                fetch_anew(folder / "model.yaml"),
+            )
+        self.paths = {role: folder / manifest.files[role].path for role in roles}
+        self.name = manifest.name
+        self.language = manifest.languages[0]
+        self.max_segment_s = manifest.limits.max_segment_s
+        self.work = Work()
+        self.effort = effort
+        self.symbols = Symbols(self.paths[roles[-1]])
+        try:
+            self.encoder = ChunkEncoder(self.paths[roles[0]], threads)
+        except UnknownLayoutError as error:
+            raise ModelDamagedError(f"{self.paths[roles[0]]} {error}", WRONG_FILES) from error
+        self.provider = provider_of(self.encoder.session)
+        self.spare: list[EncoderState] = []
+        """States that no stream uses now."""
+
+    def rest(self) -> None:
+        """Give back what is no longer used."""
+        give_back_memory()
+
+    def require_symbols(self, tokens: int) -> None:
+        """Raise ModelDamagedError if the symbols are more than the tokens of the graph."""
+        if len(self.symbols) > tokens:
+            path = self.paths["tokens"]
+            raise ModelDamagedError(
+                f"{path} has {len(self.symbols)} tokens, but the model {tokens}: "
+                "they are not from one model",
+                fetch_anew(path),
+            )

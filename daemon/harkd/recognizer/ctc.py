@@ -1,0 +1,53 @@
+"""Streaming CTC: WeNet U2++, zipformer2 and NeMo's cache-aware FastConformer.
+
+In: a model package of the family ``streaming-ctc`` (model, tokens). Out: `Hypothesis`. Runs on the
+thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harkd.errors import ModelDamagedError
+from harkd.model_package import Manifest
+from harkd.recognizer.chunk_model import ChunkModel
+from harkd.recognizer.chunk_stream import ChunkStream
+from harkd.recognizer.onnx import fetch_anew
+from harkd.recognizer.protocol import EVERYTHING, Effort
+from harkd.recognizer.search import GreedyCtc, Search
+from harkd.recognizer.symbols import BLANKS
+
+
+class StreamingCtc(ChunkModel):
+    """A loaded model.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest.
+        threads: Threads for each pass.
+        effort: Nothing can be left out.
+
+    Raises:
+        ModelDamagedError: A file is not what the family needs.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
+    ) -> None:
+        super().__init__(folder, manifest, threads, effort, ("model", "tokens"))
+        self.require_symbols(self.encoder.output_shape[2])
+        blank = self.symbols.blank
+        if blank is None:
+            raise ModelDamagedError(
+                f"{self.paths['tokens']} names no blank: none of {', '.join(BLANKS)}",
+                fetch_anew(self.paths["tokens"]),
+            )
+        self._blank = blank
+
+    def stream(self) -> ChunkStream:
+        """Begin a segment."""
+        return ChunkStream(self, self.search)
+
+    def search(self) -> Search:
+        """Begin a search."""
+        return GreedyCtc(self._blank)
