@@ -122,16 +122,32 @@ def pull(store: ModelStore, name: str, force: bool) -> None:
 @models.command("import")
 @click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--name", help="Install it under this name instead of its own.")
+@click.option("--language", multiple=True, help="Its language, such as en; may be repeated.")
 @click.option("--force", is_flag=True, help="Replace another model of that name.")
 @click.option("--no-try", is_flag=True, help="Do not load and run it before it is installed.")
 @click.pass_obj
 def import_model(
-    store: ModelStore, source: Path, name: str | None, force: bool, no_try: bool
+    store: ModelStore,
+    source: Path,
+    name: str | None,
+    language: tuple[str, ...],
+    force: bool,
+    no_try: bool,
 ) -> None:
-    """Install the package in the folder DIR, which `harkd-convert` has made."""
+    """Install the package in the folder DIR, which `harkd-convert` has made.
+
+    DIR may also be an unpacked streaming model of sherpa-onnx: a transducer (zipformer, zipformer2,
+    conformer or LSTM) or a CTC model (zipformer2, WeNet or NeMo).
+    """
     with terminable(), _progress() as progress:
         done = import_package(
-            store, source, name=name, force=force, trial=not no_try, progress=progress
+            store,
+            source,
+            name=name,
+            languages=language,
+            force=force,
+            trial=not no_try,
+            progress=progress,
         )
     name = done.model.manifest.name
     click.echo(

@@ -1,8 +1,9 @@
 """Installs a model package that already lies in a folder, as on a USB stick.
 
-In: a folder with a `model.yaml`, such as `harkd-convert` makes. Out: a copy in the store, each byte
-compared with its checksum and the model run once, or an error and nothing changed. Never touches
-the network, and never writes to the folder. Runs on the caller's thread.
+In: a folder with a `model.yaml`, such as `harkd-convert` makes, or an unpacked streaming model of
+sherpa-onnx, for which the manifest is made here. Out: a copy in the store, each byte compared with
+its checksum and the model run once, or an error and nothing changed. Never touches the network, and
+never writes to the folder. Runs on the caller's thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from harkd.model_package import (
     write_manifest,
 )
 from harkd.model_store import IMPORT_MARK, InstalledModel, ModelStore, silent, unreadable
+from harkd.sherpa_package import looks_published, manifest_of
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COPY_BYTES = 1 << 20
@@ -55,6 +57,7 @@ def import_package(
     source: Path,
     *,
     name: str | None = None,
+    languages: tuple[str, ...] = (),
     force: bool = False,
     trial: bool = True,
     progress: Progress = silent,
@@ -67,6 +70,7 @@ def import_package(
         store: Where to; locked meanwhile.
         source: The folder.
         name: Install it under this name instead of its own.
+        languages: BCP 47 tags, instead of what the package says.
         force: Replace another model of that name, and copy again in any case.
         trial: Load and run the copy once before it is installed.
         progress: Called from this thread with `waiting`, `verify`, `copy` and `try`.
@@ -77,7 +81,9 @@ def import_package(
         ModelError: it cannot run here, another model has the name, or the disk was at fault.
     """
     source = source.absolute()
-    manifest = _read_package(source, store.root)
+    manifest = _read_package(source, store.root, languages)
+    if languages:
+        manifest = msgspec.structs.replace(manifest, languages=languages)
     if name is not None:
         manifest = msgspec.structs.replace(manifest, name=name)
     if not _NAME.fullmatch(manifest.name):
@@ -100,8 +106,8 @@ def import_package(
     return Imported(store.locate(manifest.name), copied=True)
 
 
-def _read_package(source: Path, root: Path) -> Manifest:
-    """Return the manifest in a folder; raises ModelError for a folder that is no package."""
+def _read_package(source: Path, root: Path, languages: tuple[str, ...]) -> Manifest:
+    """Return the manifest in a folder, or the one made for it; raises ModelError for no package."""
     try:
         if not source.exists():
             raise ModelMissingError(
@@ -115,6 +121,8 @@ def _read_package(source: Path, root: Path) -> Manifest:
                 "`harkd models list` shows what is installed; import from another folder",
             )
         if not (source / MANIFEST_NAME).is_file():
+            if looks_published(source):
+                return manifest_of(source, languages)
             raise ModelMissingError(
                 f"{source} has no {MANIFEST_NAME}: it is not a package", _mend_of_folder(source)
             )

@@ -42,7 +42,7 @@ LAYERS = [
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
     | {"recognizer.chunk_layout", "recognizer.chunk_encoder", "recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
-    | {"model_catalogue", "model_store", "model_import"}
+    | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_connection", "publisher", "outbox", "broker"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
