@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 BINS = 80
 TOKENS = 40
 JOINER = 16
+"""The joiner's width."""
 SYMBOLS = ["<blk>", "<sos/eos>", "<unk>", *(f"▁w{i}" for i in range(20)), *"abcdefghijklmnopq"]
 DIMS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 
@@ -130,6 +131,7 @@ def encode(
     to: str,
     scale: float = 1.0,
     other: str = "",
+    blocks: int = 0,
 ) -> None:
     """Make the output (N, frames, width) of x (N, window, bins) and the states.
 
@@ -153,30 +155,39 @@ def encode(
         weighted = graph.node("Mul", graph.node("Slice", mixed, *span), weight)
         row = graph.node("ReduceSum", weighted, graph.axes(1), keepdims=0)
         rows.append(graph.node("Unsqueeze", graph.node("Add", row, heard), graph.axes(1)))
-    graph.node("Tanh", graph.node("Concat", *rows, axis=1), to=to)
+    said = graph.node("Concat", *rows, axis=1)
+    graph.node("Tanh", deepen(graph, said, width, blocks), to=to)
 
 
 def zipformer2_states(
-    layers: Sequence[int], dims: Sequence[int], left: Sequence[int]
+    layers: Sequence[int],
+    dims: Sequence[int],
+    left: Sequence[int],
+    heads: Sequence[int] = (2, 2),
+    sizes: tuple[int, int, int] = (4, 3, 7),
 ) -> list[State]:
-    """As icefall's zipformer/export-onnx-streaming.py makes them; 2 heads of 4 and 3."""
+    """As icefall's zipformer/export-onnx-streaming.py makes them.
+
+    The sizes are those of a query's and a value's head, and of the convolution.
+    """
+    query, value, kernel = sizes
     states, number = [], 0
-    for count, dim, length in zip(layers, dims, left, strict=True):
+    for count, dim, length, many in zip(layers, dims, left, heads, strict=True):
         for _ in range(count):
             states += [
-                State(f"cached_key_{number}", [length, "N", 8]),
+                State(f"cached_key_{number}", [length, "N", query * many]),
                 State(f"cached_nonlin_attn_{number}", [1, "N", length, 3 * dim // 4]),
-                State(f"cached_val1_{number}", [length, "N", 6]),
-                State(f"cached_val2_{number}", [length, "N", 6]),
-                State(f"cached_conv1_{number}", ["N", dim, 3]),
-                State(f"cached_conv2_{number}", ["N", dim, 3]),
+                State(f"cached_val1_{number}", [length, "N", value * many]),
+                State(f"cached_val2_{number}", [length, "N", value * many]),
+                State(f"cached_conv1_{number}", ["N", dim, kernel // 2]),
+                State(f"cached_conv2_{number}", ["N", dim, kernel // 2]),
             ]
             number += 1
     embed = State("embed_states", ["N", 128, 3, 19])
     return [*states, embed, State("processed_lens", ["N"], "int64")]
 
 
-ZIPFORMER2 = {
+ZIPFORMER2: dict[str, object] = {
     "model_type": "zipformer2",
     "version": "1",
     "model_author": "k2-fsa",
@@ -218,6 +229,16 @@ def zipformer_states() -> list[State]:
             State(f"cached_conv2_{i}", [layers, "N", dim, 4]),
         ]
     return [states[7 * i + kind] for kind in range(7) for i in range(2)]
+
+
+def deepen(graph: Graph, name: str, width: int, blocks: int) -> str:
+    """Return it after blocks of two products each, as a published encoder has them."""
+    for _ in range(blocks):
+        wide = graph.random(width, 4 * width, scale=width**-0.5)
+        back = graph.random(4 * width, width, scale=0.5 * width**-0.5)
+        inner = graph.node("Tanh", graph.node("MatMul", name, wide))
+        name = graph.node("Tanh", graph.node("Add", name, graph.node("MatMul", inner, back)))
+    return name
 
 
 def write_encoder(path: Path, kind: str, seed: int) -> None:
@@ -284,33 +305,73 @@ def write_encoder(path: Path, kind: str, seed: int) -> None:
     graph.save(path, **properties)
 
 
-def write_decoder(path: Path, seed: int, context: int = 2) -> None:
+def write_decoder(
+    path: Path, seed: int, context: int = 2, tokens: int = TOKENS, width: int = JOINER
+) -> None:
     """Write a stateless decoder: nothing comes of ids below 0."""
     graph = Graph(seed)
     graph.input("y", ["N", context], "int64")
-    graph.output("decoder_out", ["N", JOINER])
+    graph.output("decoder_out", ["N", width])
     zero = graph.constant(np.array(0, np.int64))
     mask = graph.real(graph.node("GreaterOrEqual", "y", zero))
-    embedded = graph.node("Gather", graph.random(TOKENS, JOINER), graph.node("Max", "y", zero))
+    embedded = graph.node("Gather", graph.random(tokens, width), graph.node("Max", "y", zero))
     masked = graph.node("Mul", embedded, graph.node("Unsqueeze", mask, graph.axes(2)))
-    weighted = graph.node("Mul", masked, graph.random(1, context, JOINER))
+    weighted = graph.node("Mul", masked, graph.random(1, context, width))
     graph.node("ReduceSum", weighted, graph.axes(1), to="decoder_out", keepdims=0)
-    graph.save(path, context_size=context, vocab_size=TOKENS)
+    graph.save(path, context_size=context, vocab_size=tokens)
 
 
-def write_joiner(path: Path, seed: int) -> None:
-    """Write a joiner that mostly says nothing."""
+def write_joiner(
+    path: Path, seed: int, blank: float = 6.0, tokens: int = TOKENS, width: int = JOINER
+) -> None:
+    """Write a joiner that mostly says nothing: more so, the higher the blank's bias is."""
     graph = Graph(seed)
-    graph.input("encoder_out", ["N", JOINER])
-    graph.input("decoder_out", ["N", JOINER])
-    graph.output("logit", ["N", TOKENS])
+    graph.input("encoder_out", ["N", width])
+    graph.input("decoder_out", ["N", width])
+    graph.output("logit", ["N", tokens])
     both = graph.node("Tanh", graph.node("Add", "encoder_out", "decoder_out"))
-    bias = np.zeros(TOKENS, np.float32)
-    bias[0] = 6.0
-    graph.node(
-        "Gemm", both, graph.random(JOINER, TOKENS, scale=1.2), graph.constant(bias), to="logit"
+    bias = np.zeros(tokens, np.float32)
+    bias[0] = blank
+    weights = graph.random(width, tokens, scale=4.8 * width**-0.5)
+    graph.node("Gemm", both, weights, graph.constant(bias), to="logit")
+    graph.save(path, joiner_dim=width)
+
+
+def write_published_size(folder: Path, blocks: int = 12, blank: float = 6.0) -> Path:
+    """Write a zipformer2 with the states of streaming-zipformer-en-2023-06-26, and 500 tokens."""
+    folder.mkdir(parents=True)
+    layers, dims = (2, 2, 3, 4, 3, 2), (192, 256, 384, 512, 384, 256)
+    heads, left = (4, 4, 4, 8, 4, 4), (128, 64, 32, 16, 32, 64)
+    graph = Graph(1)
+    graph.input("x", ["N", 45, BINS])
+    graph.output("encoder_out", ["N", 8, 512])
+    states = zipformer2_states(layers, dims, left, heads, (32, 12, 31))
+    encode(
+        graph,
+        "x",
+        states,
+        window=45,
+        shift=32,
+        frames=8,
+        width=512,
+        to="encoder_out",
+        blocks=blocks,
     )
-    graph.save(path, joiner_dim=JOINER)
+    properties = {
+        "num_encoder_layers": layers,
+        "encoder_dims": dims,
+        "num_heads": heads,
+        "left_context_len": left,
+        "query_head_dims": [32] * 6,
+        "value_head_dims": [12] * 6,
+        "cnn_module_kernels": [31] * 6,
+    }
+    listed = {key: ",".join(map(str, value)) for key, value in properties.items()}
+    graph.save(folder / "encoder-epoch-99-avg-1.onnx", **(ZIPFORMER2 | listed))
+    write_decoder(folder / "decoder-epoch-99-avg-1.onnx", 2, tokens=500, width=512)
+    write_joiner(folder / "joiner-epoch-99-avg-1.onnx", 3, blank, tokens=500, width=512)
+    write_tokens(folder / "tokens.txt", [*SYMBOLS[:3], *(f"▁w{i}" for i in range(497))])
+    return folder
 
 
 def write_tokens(path: Path, symbols: Sequence[str] = SYMBOLS) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from harkd.audio import RATE_HZ
-from harkd.events import Event, Final, Partial, Rejected, RejectReason
+from harkd.events import Event, Final, Partial, Rejected, RejectReason, Word
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.segment import Segment
 from harkd.stability import stable_chars
@@ -83,13 +83,19 @@ class SegmentRecognition:
             endpoint_ns=self.segment.closed_ns,
             language=self._recognizer.language,
             model=self._recognizer.name,
-            words=hypothesis.words,
+            words=tuple(self._from_speech(word) for word in hypothesis.words),
         )
 
     def rejected(self, reason: RejectReason) -> Rejected:
         """Make the rejection."""
         segment = self.segment
         return Rejected(segment.id, reason, segment.started_at, self._duration_s)
+
+    def _from_speech(self, word: Word) -> Word:
+        """Return a word's times from where speech begins; the stream's count from the pre-roll."""
+        lead_s = self.segment.lead_samples / RATE_HZ
+        start_s, end_s = (max(0.0, round(at - lead_s, 3)) for at in (word.start_s, word.end_s))
+        return Word(word.word, start_s, end_s)
 
     @property
     def _duration_s(self) -> float:

@@ -29,6 +29,11 @@ BLANK, NOTHING = 0, -1
 Float32 = NDArray[np.float32]
 
 
+JOINED_FRAMES = 8
+"""The joiner runs over so many frames at once: those of a chunk of 0.32 s. What comes after a token
+is computed again, so for long chunks more would cost more than the calls that they save."""
+
+
 class Transducer(ChunkModel):
     """A loaded model.
 
@@ -123,10 +128,10 @@ class Buffers:
         bind_output(self._decoding, model.decoder_output, self._said)
         self._joining = []
         for first in range(frames):
-            binding = model.joiner.io_binding()
-            bind_input(binding, model.joiner_inputs[0], self.encoded[first:])
-            bind_input(binding, model.joiner_inputs[1], self._repeated[first:])
-            bind_output(binding, model.joiner_output, self.logits[first:])
+            binding, rows = model.joiner.io_binding(), slice(first, first + JOINED_FRAMES)
+            bind_input(binding, model.joiner_inputs[0], self.encoded[rows])
+            bind_input(binding, model.joiner_inputs[1], self._repeated[rows])
+            bind_output(binding, model.joiner_output, self.logits[rows])
             self._joining.append(binding)
 
     def decode(self) -> None:
@@ -134,15 +139,16 @@ class Buffers:
         self._decoder.run_with_iobinding(self._decoding)
         self._repeated[:] = self._said
 
-    def join(self, first: int) -> None:
-        """Compute the logits of the frames from `first` on."""
+    def join(self, first: int) -> Float32:
+        """Return the logits of up to `JOINED_FRAMES` from `first` on: (frames, tokens)."""
         self._joiner.run_with_iobinding(self._joining[first])
+        return self.logits[first : first + JOINED_FRAMES]
 
 
 class GreedyTransducer:
     """The likeliest token of each frame, at most one.
 
-    The joiner runs over all frames of a chunk at once: up to the first token that is no blank the
+    The joiner runs over the frames of a chunk at once: up to the first token that is no blank the
     decoder's output stays the same, and only what comes after it is computed again.
 
     Args:
@@ -162,13 +168,13 @@ class GreedyTransducer:
         self._decode()
         at, frames = 0, len(output)
         while at < frames:
-            buffers.join(at)
+            best = buffers.join(at).argmax(axis=1)
             found.passes += 1
-            found.rows += frames - at
-            best = buffers.logits[at:].argmax(axis=1)
+            found.rows += len(best)
             said = np.flatnonzero((best != BLANK) & (best != self._model.unknown))
             if not len(said):
-                break
+                at += len(best)
+                continue
             at += int(said[0])
             token = int(best[said[0]])
             found.add(token, found.heard + at, log_prob(buffers.logits[at], token))
