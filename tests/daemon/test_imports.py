@@ -42,6 +42,7 @@ LAYERS = [
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
     | {"recognizer.chunk_layout", "recognizer.chunk_encoder", "recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
+    | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_connection", "publisher", "outbox", "broker"}
     | {"sound_files", "transcript_files"}

@@ -19,11 +19,13 @@ from fakes import silence, speech
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest, PackagedFile, sha256_of
+from harkd.recognizer.beam_search import Beam
 from harkd.recognizer.chunk_model import ChunkModel
 from harkd.recognizer.chunk_stream import LATE_S, SILENCE_MOST_S, ChunkStream
 from harkd.recognizer.ctc import StreamingCtc
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.fbank import SHIFT_SAMPLES
+from harkd.recognizer.hotwords import Hotwords
 from harkd.recognizer.protocol import Hypothesis, Work
 from harkd.recognizer.transducer import Transducer
 
@@ -112,12 +114,14 @@ def heard(model: Model, audio: Int16) -> Hypothesis:
 # --------------------------------------------------------------------- beside sherpa-onnx
 
 
-def sherpas(layout: str, files: dict[str, Path], audio: Int16) -> tuple[list[str], list[float]]:
+def sherpas(
+    layout: str, files: dict[str, Path], audio: Int16, **search: object
+) -> tuple[list[str], list[float]]:
     """The tokens and times of sherpa-onnx for all chunks that are complete."""
     sherpa = sherpa_onnx.OnlineRecognizer
     paths = {role: str(path) for role, path in files.items()}
     made = {
-        "transducer": lambda: sherpa.from_transducer(num_threads=1, **paths),
+        "transducer": lambda: sherpa.from_transducer(num_threads=1, **paths, **search),
         "ctc zipformer2": lambda: sherpa.from_zipformer2_ctc(num_threads=1, **paths),
         "ctc wenet_ctc": lambda: sherpa.from_wenet_ctc(
             num_threads=1, chunk_size=4, num_left_chunks=2, **paths
@@ -157,6 +161,69 @@ def test_so_it_does_with_other_weights(seed: int, tmp_path: Path) -> None:
     model = loaded(folder)
     found = stream_of(model, AUDIO).hypothesis()
     assert [model.symbols.symbols[each] for each in found.tokens] == wanted
+
+
+PHRASES = {"a b c": 0.0, "c i o": 3.0, "c i": 0.0, "i o m": 0.0, "g": 0.5}
+
+
+def beam_of(model: Transducer, *, hot: bool) -> Beam:
+    phrases = [
+        ([model.symbols.ids[symbol] for symbol in phrase.split()], score)
+        for phrase, score in PHRASES.items()
+    ]
+    return Beam(4, Hotwords(phrases) if hot else None)
+
+
+@pytest.mark.parametrize("hot", [False, True])
+@pytest.mark.parametrize("kind", TRANSDUCERS)
+@pytest.mark.parametrize("seed", [3, 50])
+def test_beam_search_hears_the_tokens_of_sherpa_onnx(
+    seed: int, kind: str, hot: bool, tmp_path: Path
+) -> None:
+    folder = small_streaming.write_transducer(tmp_path / "model", kind, seed)
+    more: dict[str, object] = {}
+    if hot:
+        lines = [f"{each} :{score}" if score else each for each, score in PHRASES.items()]
+        (tmp_path / "hotwords.txt").write_text("\n".join(lines) + "\n")
+        more = {"hotwords_file": str(tmp_path / "hotwords.txt"), "hotwords_score": 1.5}
+    wanted, times = sherpas(
+        "transducer", files_of(folder), AUDIO, decoding_method="modified_beam_search", **more
+    )
+    model = loaded(folder)
+    assert isinstance(model, Transducer)
+    greedy = stream_of(model, AUDIO).hypothesis()
+    model.beam = beam_of(model, hot=hot)
+    stream = stream_of(model, AUDIO)
+    found = stream.hypothesis()
+    assert [model.symbols.symbols[each] for each in found.tokens] == wanted
+    assert stream._search.found.frames == [round(each / 0.04) for each in times]
+    if hot and kind == "zipformer2":
+        assert found.tokens != greedy.tokens
+
+
+def test_a_beam_of_one_and_no_hotwords_is_greedy(folders: Folders) -> None:
+    model = loaded(folders("transducer zipformer2"))
+    assert isinstance(model, Transducer)
+    greedy = heard(model, AUDIO)
+    model.beam = Beam(1)
+    found = heard(model, AUDIO)
+    assert found.tokens == greedy.tokens
+    assert found.confidence == pytest.approx(greedy.confidence, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_split_changes_what_a_beam_search_hears(folders: Folders, seed: int) -> None:
+    model = loaded(folders("transducer zipformer2"))
+    assert isinstance(model, Transducer)
+    model.beam = beam_of(model, hot=True)
+    wanted = heard(model, AUDIO)
+    rng, stream, at = np.random.default_rng(seed), model.stream(), 0
+    while at < len(AUDIO):
+        size = int(rng.choice([160, 1000, 16_000]))
+        stream.accept(AUDIO[at : at + size])
+        at += size
+        [lambda: None, stream.hypothesis, stream.prepare][rng.integers(0, 3)]()
+    assert stream.finish() == wanted
 
 
 # --------------------------------------------------------------------------------- laws

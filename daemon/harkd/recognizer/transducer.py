@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest
+from harkd.recognizer.beam_search import Beam, BeamSearch
 from harkd.recognizer.chunk_layout import CTC_ONLY
 from harkd.recognizer.chunk_model import WRONG_FILES, ChunkModel
 from harkd.recognizer.chunk_stream import ChunkStream
@@ -61,8 +62,11 @@ class Transducer(ChunkModel):
         self.decoder = open_session(self.paths["decoder"], threads, arena=True)
         self.joiner = open_session(self.paths["joiner"], threads, arena=True)
         self._read_shapes()
-        self.unknown = self.symbols.ids.get(UNKNOWN, BLANK)
-        """Never said, as in sherpa-onnx."""
+        self.silent = frozenset({BLANK, self.symbols.ids.get(UNKNOWN, BLANK)})
+        """Tokens that say nothing: the unknown is one of them, as in sherpa-onnx."""
+        self.first_context = (*([NOTHING] * (self.context - 1)), BLANK)
+        self.beam: Beam | None = None
+        """How streams that begin from now on search; greedily for None."""
 
     def stream(self) -> ChunkStream:
         """Begin a segment."""
@@ -70,6 +74,8 @@ class Transducer(ChunkModel):
 
     def search(self) -> Search:
         """Begin a search."""
+        if self.beam:
+            return BeamSearch(self, self.beam, self.first_context)
         return GreedyTransducer(self)
 
     def _read_shapes(self) -> None:
@@ -158,7 +164,7 @@ class GreedyTransducer:
     def __init__(self, model: Transducer, buffers: Buffers | None = None) -> None:
         self._model = model
         self._buffers = buffers or Buffers(model)
-        self._context = [*([NOTHING] * (model.context - 1)), BLANK]
+        self._context = list(model.first_context)
         self.found = Found()
 
     def advance(self, output: Float32) -> None:
@@ -168,15 +174,16 @@ class GreedyTransducer:
         self._decode()
         at, frames = 0, len(output)
         while at < frames:
-            best = buffers.join(at).argmax(axis=1)
+            best = buffers.join(at).argmax(axis=1).tolist()
             found.passes += 1
             found.rows += len(best)
-            said = np.flatnonzero((best != BLANK) & (best != self._model.unknown))
-            if not len(said):
+            silent = self._model.silent
+            said = next((i for i, each in enumerate(best) if each not in silent), None)
+            if said is None:
                 at += len(best)
                 continue
-            at += int(said[0])
-            token = int(best[said[0]])
+            at += said
+            token = best[said]
             found.add(token, found.heard + at, log_prob(buffers.logits[at], token))
             self._context = [*self._context, token][-len(self._context) :]
             self._decode()
