@@ -21,7 +21,7 @@ from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest, PackagedFile, sha256_of
 from harkd.recognizer.beam_search import Beam
 from harkd.recognizer.chunk_model import ChunkModel
-from harkd.recognizer.chunk_stream import LATE_S, SILENCE_MOST_S, ChunkStream
+from harkd.recognizer.chunk_stream import LATE_S, SILENCE_MOST_S, ChunkStream, catch_up_together
 from harkd.recognizer.ctc import StreamingCtc
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.fbank import SHIFT_SAMPLES
@@ -309,6 +309,45 @@ def test_buffers_go_from_one_segment_to_the_next(model: Model) -> None:
     for _ in range(3):
         heard(model, AUDIO)
     assert len(model.spare) == held
+
+
+# ------------------------------------------------------------------------------ together
+
+
+def test_streams_that_are_encoded_together_hear_what_each_would_alone(model: Model) -> None:
+    """Also where they begin at different times, and some have no chunk ready."""
+    audios = [AUDIO, AUDIO[::-1].copy(), AUDIO[20_000:], AUDIO[:9000], AUDIO[:100]]
+    streams = [model.stream() for _ in audios]
+    before = model.work.snapshot()
+    for at in range(0, len(AUDIO), 4000):
+        for number, (stream, audio) in enumerate(zip(streams, audios, strict=True)):
+            begin = at - 4000 * number
+            if begin >= 0:
+                stream.accept(audio[begin : begin + 4000])
+        catch_up_together(streams, most=3)
+        assert all(stream.caught_up for stream in streams)
+        counted = model.work.snapshot()
+        for stream in streams:
+            stream.hypothesis()
+        assert model.work.since(counted) == Work(), "nothing is left to encode"
+    for number, (stream, audio) in enumerate(zip(streams, audios, strict=True)):
+        stream.accept(audio[max(0, -(-len(AUDIO) // 4000) - number) * 4000 :])
+    catch_up_together(streams, most=3)
+    together = model.work.since(before)
+    for stream, audio in zip(streams, audios, strict=True):
+        alone = stream_of(model, audio)
+        counted = model.work.snapshot()
+        wanted = alone.hypothesis()
+        together.encoder_passes -= model.work.since(counted).encoder_passes
+        found = stream.finish()
+        assert found.tokens[: len(wanted.tokens)] == wanted.tokens
+        assert found.confidence == pytest.approx(alone.finish().confidence, rel=1e-3)
+    assert together.encoder_passes == 0, "each chunk was encoded once"
+
+
+def test_nothing_together_is_nothing(model: Model) -> None:
+    catch_up_together([], most=4)
+    catch_up_together([model.stream()], most=4)
 
 
 # ------------------------------------------------------------------------------- the end

@@ -6,7 +6,7 @@ that sherpa-onnx runs; what is read, it reads too (docs/models.md has the source
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,8 @@ class State:
     """For one stream"""
     dtype: Any
     """numpy's"""
+    axis: int | None = None
+    """Which axis is that of streams; None where the graph takes one stream alone"""
 
 
 def nothing_more(arrays: Arrays, step: int) -> None:
@@ -159,9 +161,15 @@ class Facts:
                     for each in self.inputs[number].shape
                 ),
                 dtype_of(self.inputs[number]),
+                free_axis(self.inputs[number].shape) if number not in shapes else None,
             )
             for number, output in zip(chosen, outputs, strict=True)
         )
+
+
+def free_axis(shape: Sequence[int | str]) -> int | None:
+    """Return the first axis whose length is free, if there is one."""
+    return next((i for i, each in enumerate(shape) if not isinstance(each, int)), None)
 
 
 def dtype_of(tensor: Any) -> Any:
@@ -267,7 +275,7 @@ def read_nemo(facts: Facts, kind: str) -> Layout:
         facts.inputs[0].name,
         facts.outputs[0].name,
         tuple(
-            State(state.name, state.output, shape, state.dtype)
+            State(state.name, state.output, shape, state.dtype, state.axis)
             for state, shape in zip(states, shapes, strict=True)
         ),
         transposed=True,

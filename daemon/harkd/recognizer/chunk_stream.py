@@ -8,7 +8,7 @@ for `LATE_S`. Runs on the thread that uses the stream.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,15 @@ class ChunkStream:
         self._state.clear()
         self._begin()
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether every chunk that is complete has been encoded."""
+        layout = self._model.encoder.layout
+        return (
+            self._state is None
+            or self._state.steps * layout.shift_frames + layout.chunk_frames > self._fbank.ready
+        )
+
     def _begin(self) -> None:
         self._fbank = Fbank(self._model.encoder.layout.features)
         self._search = self._new_search()
@@ -92,15 +101,22 @@ class ChunkStream:
 
     def _catch_up(self) -> None:
         """Encode and search every chunk whose window is complete."""
-        state, layout = self._state, self._model.encoder.layout
+        state = self._state
         if state is None:
             return
         begin, before = state.steps, self._search.found.copy()
-        while state.steps * layout.shift_frames + layout.chunk_frames <= self._fbank.ready:
-            first = state.steps * layout.shift_frames
-            self._fbank.take(first, layout.chunk_frames, state.features)
+        while self._next_chunk():
             self._search.advance(state.step())
         self._count(state.steps - begin, self._search.found, before)
+
+    def _next_chunk(self) -> EncoderState | None:
+        """Put the next chunk's features in place if its window is complete."""
+        state, layout = self._state, self._model.encoder.layout
+        if state is None or self.caught_up:
+            return None
+        first = state.steps * layout.shift_frames
+        self._fbank.take(first, layout.chunk_frames, state.features)
+        return state
 
     def _silence_after(self) -> Search:
         """Return the search over all audio and the silence after it; the stream stays as it is."""
@@ -150,6 +166,39 @@ class ChunkStream:
                 max(0, len(found.tokens) - len(before.tokens)),
             )
         )
+
+
+def catch_up_together(streams: Sequence[ChunkStream], most: int) -> None:
+    """Encode what is complete in several streams of one model, a chunk of each in one call.
+
+    What the streams say afterwards is what each would have said by itself, but for rounding: their
+    `hypothesis` has nothing left to encode. For a host with many microphones; no stream may be in
+    use by another thread meanwhile.
+
+    Args:
+        streams: Any number, none of them twice; of a model that takes one at a time, each goes
+            alone.
+        most: So many go into one call.
+
+    Raises:
+        RecognitionError: The model failed.
+    """
+    waiting = [stream for stream in streams if not stream.caught_up]
+    try:
+        while waiting:
+            model = waiting[0]._model
+            group = waiting[: most if model.encoder.takes_many else 1]
+            ready = [(each, state) for each in group if (state := each._next_chunk())]
+            EncoderState.step_together([state for _, state in ready])
+            for each, state in ready:
+                before = each._search.found.copy()
+                each._search.advance(state.output)
+                each._count(1, each._search.found, before)
+            # Round about, so that none runs ahead of the others.
+            waiting = [each for each in [*waiting[len(group) :], *group] if not each.caught_up]
+    except Exception as error:
+        samples = max(each._fbank.samples for each in waiting)
+        raise failed(waiting[0]._model.name, samples, error) from error
 
 
 def take_state(model: ChunkModel) -> EncoderState:
