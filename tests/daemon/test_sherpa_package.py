@@ -155,6 +155,13 @@ def test_metadata_that_does_not_fit_is_refused(
     assert reason in refused(store, transducer)
 
 
+def test_a_wenet_model_that_tells_no_chunk_has_that_of_sherpa_onnx(tmp_path: Path) -> None:
+    folder = small_streaming.write_ctc(tmp_path / NAME, "wenet_ctc")
+    with_metadata(next(folder.glob("*.onnx")), chunk_size=None)
+    with pytest.raises(ModelError, match="does not run as wenet_ctc"):
+        manifest_of(folder)  # this one has chunks of 4, not 16
+
+
 def test_nemo_with_normalized_features_is_refused(store: ModelStore, tmp_path: Path) -> None:
     folder = small_streaming.write_ctc(tmp_path / NAME, "EncDecHybridRNNTCTCBPEModel")
     with_metadata(next(folder.glob("*.onnx")), normalize_type="per_feature")

@@ -115,8 +115,10 @@ class Facts:
         except KeyError:
             raise UnknownLayoutError(f"has no {key} in its metadata") from None
 
-    def number(self, key: str) -> int:
-        """Return a property that must be a number above 0."""
+    def number(self, key: str, otherwise: int | None = None) -> int:
+        """Return a property that must be a number above 0, or another where it is not there."""
+        if otherwise is not None and key not in self.properties:
+            return otherwise
         text = self.text(key)
         if not text.strip().isdecimal() or int(text) < 1:
             raise UnknownLayoutError(
@@ -219,8 +221,9 @@ def read_conformer(facts: Facts, kind: str) -> Layout:
 def read_wenet(facts: Facts, kind: str) -> Layout:
     """WeNet U2++: caches of attention and convolution; the mask hides what is not yet filled."""
     facts.require(6)
-    chunk, subsampling = facts.number("chunk_size"), facts.number("subsampling_factor")
-    left = facts.number("left_chunks")
+    # Where a graph does not tell the first two: sherpa-onnx takes them from its own settings.
+    chunk, left = facts.number("chunk_size", 16), facts.number("left_chunks", 4)
+    subsampling = facts.number("subsampling_factor")
     held = chunk * left
     offset, required, mask = (facts.inputs[i] for i in (1, 2, 5))
 

@@ -7,6 +7,7 @@ begins a word, and bytes such as <0xE4> are put together. Runs on the thread tha
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,11 @@ BOUNDARY = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _MARK = re.compile(r"<[^<>0-9][^<>]*>")
 """Such as <sos/eos>: nothing that is said."""
+
+
+def is_word(symbol: str) -> bool:
+    """Tell whether a symbol is a word by itself, as a Chinese character is."""
+    return bool(symbol) and unicodedata.east_asian_width(symbol[0]) == "W"
 
 
 class Symbols:
@@ -42,15 +48,15 @@ class Symbols:
         self.symbols: dict[int, str] = {}
         for number, line in enumerate(lines, 1):
             # One field alone is the id of a space, which some files write as it is.
-            symbol, _, ident = line.rstrip().rpartition(" ")
+            *symbol, ident = line.split() or [""]
             if not line.strip():
                 continue
-            if not ident.isdecimal() or int(ident) in self.symbols:
+            if not ident.isdecimal() or int(ident) in self.symbols or len(symbol) > 1:
                 raise ModelDamagedError(
                     f"{path} is no list of tokens: line {number} is {line[:40]!r}",
                     "take the tokens.txt that belongs to the model",
                 )
-            self.symbols[int(ident)] = symbol.strip() or BOUNDARY
+            self.symbols[int(ident)] = symbol[0] if symbol else BOUNDARY
         self.ids = {symbol: ident for ident, symbol in self.symbols.items()}
 
     def __len__(self) -> int:
@@ -74,8 +80,11 @@ class Symbols:
             token_s: How long one lasts, in seconds.
         """
         groups: list[tuple[list[int], list[float]]] = []
+        alone = True
         for token, at in zip(tokens, at_s, strict=True):
-            if not groups or self.symbols.get(token, "").startswith(BOUNDARY):
+            symbol, before = self.symbols.get(token, ""), alone
+            alone = is_word(symbol)
+            if before or alone or symbol.startswith(BOUNDARY):
                 groups.append(([], []))
             groups[-1][0].append(token)
             groups[-1][1].append(at)
