@@ -249,6 +249,10 @@ def write_encoder(path: Path, kind: str, seed: int) -> None:
     if kind == "zipformer2":
         window, properties = 45, ZIPFORMER2
         states = zipformer2_states((1, 2), (16, 24), (16, 8))
+    elif kind == "kroko":  # zipformer2 with the chunks of streaming-zipformer-en-kroko-2025-08-06
+        window, shift, frames = 141, 128, 32
+        properties = ZIPFORMER2 | {"decode_chunk_len": shift, "T": window}
+        states = zipformer2_states((1, 2), (16, 24), (16, 8))
     elif kind == "zipformer":
         window, properties = 39, ZIPFORMER
         states = zipformer_states()

@@ -32,7 +32,7 @@ from harkd.recognizer.transducer import Transducer
 Int16 = NDArray[np.int16]
 Model = StreamingCtc | Transducer
 
-TRANSDUCERS = ["zipformer2", "zipformer", "lstm", "conformer"]
+TRANSDUCERS = ["zipformer2", "kroko", "zipformer", "lstm", "conformer"]
 CTCS = ["zipformer2", "wenet_ctc", "EncDecHybridRNNTCTCBPEModel"]
 LAYOUTS = [f"transducer {kind}" for kind in TRANSDUCERS] + [f"ctc {kind}" for kind in CTCS]
 AUDIO = np.concatenate([speech(2500), silence(400), speech(1100, seed=2), silence(900)])
