@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sherpa_onnx
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import small_streaming
-from fakes import silence, speech
-from harkd.audio import RATE_HZ
+from fakes import ScriptedSource, silence, speech
+from harkd.audio import RATE_HZ, AudioBlock, SourceOpened
 from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.events import Event, Final, Partial
 from harkd.model_package import Manifest, PackagedFile, sha256_of
 from harkd.recognizer.beam_search import Beam
 from harkd.recognizer.chunk_model import ChunkModel
@@ -28,6 +30,8 @@ from harkd.recognizer.fbank import SHIFT_SAMPLES
 from harkd.recognizer.hotwords import Hotwords
 from harkd.recognizer.protocol import Hypothesis, Work
 from harkd.recognizer.transducer import Transducer
+from harkd.settings import EndpointSettings, RecognizerSettings, Settings
+from harkd.virtual_time import run_in_virtual_time
 
 Int16 = NDArray[np.int16]
 Model = StreamingCtc | Transducer
@@ -229,7 +233,7 @@ def test_no_split_changes_what_a_beam_search_hears(folders: Folders, seed: int) 
 # --------------------------------------------------------------------------------- laws
 
 
-@settings(max_examples=12, deadline=None)
+@example_settings(max_examples=12, deadline=None)
 @given(
     layout=st.sampled_from(LAYOUTS),
     sizes=st.lists(st.sampled_from([1, 80, 119, 160, 320, 512, 5000, 16_000]), max_size=40),
@@ -461,3 +465,27 @@ def test_a_failure_is_told_in_our_words(
     for ask in (stream.hypothesis, stream.prepare, stream.finish):
         with pytest.raises(RecognitionError, match=f"{model.name} failed on 4.9 s.*out of memory"):
             ask()
+
+
+# ------------------------------------------------------------------------------ the daemon
+
+
+def test_live_it_gives_partials_and_finals_with_the_times_of_words(
+    models: Callable[[str], Model],
+) -> None:
+    """Also where an utterance is cut, and a partial has heard beyond the cut."""
+    model = models("transducer zipformer2")
+    audio = np.concatenate([silence(500), AUDIO, speech(7000, seed=5), silence(1500)])
+    source = ScriptedSource([SourceOpened("desk", RATE_HZ, 1), AudioBlock(audio, 0)])
+    chosen = Settings(
+        endpoint=EndpointSettings(max_utterance_s=4),
+        recognizer=RecognizerSettings(min_confidence=0.0, partial_interval_ms=200),
+    )
+    events: list[Event] = []
+    run_in_virtual_time(source, model, chosen, lambda event, _: events.append(event))
+    finals = [event for event in events if isinstance(event, Final)]
+    assert len(finals) > 1
+    assert any(isinstance(event, Partial) for event in events)
+    for final in finals:
+        assert " ".join(each.word for each in final.words) == final.text
+        assert final.words[-1].start_s < final.duration_s + 1
