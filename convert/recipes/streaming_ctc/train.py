@@ -1,0 +1,320 @@
+"""Trains a small streaming Conformer with a CTC head, on one CPU core, in an hour or two.
+
+In: `train.tsv` and `noise.tsv` (see README.md). Out: a directory as WeNet leaves it (`final.pt`,
+`train.yaml`, `units.txt`), which `harkd-convert streaming` takes. Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from torch.nn import functional
+
+from harkd_convert.conformer import Conformer
+from harkd_convert.conformer_shape import Chunking, ConformerShape, encoded_frames
+from harkd_convert.mel_features import RATE_HZ, mel_features
+from recipes.streaming_ctc.speech import Batch, Ears, Recording, batches, read_recordings
+from recipes.streaming_ctc.units import Units, learn_units, words_of
+
+log = logging.getLogger("train")
+CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(8, 4), Chunking(4, 16), Chunking(24, 4))
+"""Half of the batches have the first, the others any; so one model serves several delays."""
+PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1.5e-3, 400, 1e-2
+BATCH_S = 36.0
+AVERAGED = 0.998
+"""Of the averaged weights stays at a step; they are what is evaluated and kept."""
+LEAST_PAIRS = 30
+DEVELOPMENT_SPEAKERS = 12
+"""One in so many AN4 speakers is not trained on, but measured."""
+SEED = 1
+
+
+def speaker(recording: Recording) -> str:
+    """Return an AN4 speaker: the part after `an4_train_`."""
+    return Path(recording.path).stem.split("_")[2]
+
+
+class Corpus:
+    """What can be learned, by kind.
+
+    Args:
+        listed: `train.tsv`.
+        small: Take AN4 alone.
+    """
+
+    def __init__(self, listed: Path, *, small: bool) -> None:
+        an4 = read_recordings(listed, "train/an4/")
+        speakers = sorted({speaker(each) for each in an4})
+        held = set(speakers[::DEVELOPMENT_SPEAKERS])
+        self.development = [each for each in an4 if speaker(each) in held]
+        self.an4 = [each for each in an4 if speaker(each) not in held]
+        self.words = [] if small else read_recordings(listed, "train/words/")
+        self.read = [] if small else read_recordings(listed, "train/libri/")
+        known = {word for each in self.an4 for word in words_of(each.text)}
+        self.short = [each for each in self.words if set(words_of(each.text)) <= known]
+        self.others = [each for each in self.words if not set(words_of(each.text)) <= known]
+
+    @property
+    def texts(self) -> list[str]:
+        """Return the texts of all that is trained on."""
+        return [each.text for each in (*self.an4, *self.words, *self.read)]
+
+    def epoch(self, random: np.random.Generator) -> list[list[Recording]]:
+        """Choose the utterances of an epoch: AN4, sequences of digits and letters, and others."""
+        chosen = [[each] for each in self.an4]
+
+        def some(pool: Sequence[Recording], count: int) -> list[Recording]:
+            return [pool[i] for i in random.integers(len(pool), size=count)] if pool else []
+
+        chosen += [some(self.short, int(random.integers(2, 6))) for _ in range(200) if self.short]
+        chosen += [some(self.an4, 2) for _ in range(120)]
+        chosen += [some(self.an4, 1) + some(self.short, 2) for _ in range(80)]
+        chosen += [[each] for each in some(self.others, 150) + some(self.read, 25)]
+        return chosen
+
+
+def mask_of(batch: Batch, chunking: Chunking) -> Tensor:
+    """Return what each frame may look at, bool (batch, frames, frames)."""
+    most = encoded_frames(batch.features.shape[1])
+    own = np.array([encoded_frames(int(frames)) for frames in batch.frames])
+    there = np.arange(most)[None, None, :] < own[:, None, None]  # (batch, 1, frames)
+    # A frame of the padding looks at itself, since a softmax of nothing is no number.
+    return torch.from_numpy((chunking.mask(most)[None] & there) | np.eye(most, dtype=bool)[None])
+
+
+def loss_of(model: Conformer, batch: Batch, chunking: Chunking, first: int) -> Tensor:
+    """Return the CTC loss of a batch for each unit."""
+    logs = model(torch.from_numpy(batch.features), mask_of(batch, chunking), first)
+    frames = torch.tensor([encoded_frames(int(each)) for each in batch.frames])
+    targets = torch.tensor([unit for each in batch.units for unit in each])
+    lengths = torch.tensor([len(each) for each in batch.units])
+    logs = logs.transpose(0, 1)  # (frames, batch, vocabulary)
+    total = functional.ctc_loss(
+        logs, targets, frames, lengths, reduction="sum", zero_infinity=True
+    )
+    return total / lengths.sum()
+
+
+def collapsed(best: Sequence[int]) -> list[int]:
+    """Return the units of the best ones by frame: repeats and blanks taken out."""
+    kept = [one for one, before in zip(best, [0, *best], strict=False) if one != before]
+    return [one for one in kept if one]
+
+
+@torch.inference_mode()
+def word_error_rate(
+    model: Conformer, recordings: Sequence[Recording], units: Units, chunking: Chunking
+) -> float:
+    """Return the word errors of greedy decoding with the chunks' masks, per word."""
+    errors = words = 0
+    for recording in recordings:
+        samples = np.concatenate([recording.samples, np.zeros(RATE_HZ // 2, np.int16)])
+        features = torch.from_numpy(mel_features(samples))[None]
+        mask = torch.from_numpy(chunking.mask(encoded_frames(features.shape[1])))[None]
+        best = model(features, mask, chunking.cached_frames)[0].argmax(-1).tolist()
+        heard = units.decode(collapsed(best)).split()
+        wanted = words_of(recording.text)
+        errors, words = errors + distance(wanted, heard), words + len(wanted)
+    return errors / max(words, 1)
+
+
+def distance(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return the edits that make one list of the other."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+def prepare(model: Conformer, recordings: Sequence[Recording]) -> None:
+    """Begin as WeNet does, and measure the mean and spread of the bins."""
+    for name, weight in model.named_parameters():
+        if "pos_bias" in name:
+            torch.nn.init.xavier_uniform_(weight)
+    sample = recordings[:: max(len(recordings) // 200, 1)]
+    features = np.concatenate([mel_features(each.samples) for each in sample])
+    model.encoder.global_cmvn.mean.copy_(torch.from_numpy(features.mean(axis=0)))
+    model.encoder.global_cmvn.istd.copy_(torch.from_numpy(1 / features.std(axis=0)))
+
+
+def rate_at(step: int, share: float) -> float:
+    """Return the learning rate: a rise over the first steps, then half a cosine of the time."""
+    return PEAK_RATE * min((step + 1) / WARM_STEPS, 0.5 + 0.5 * math.cos(math.pi * min(share, 1)))
+
+
+class Training:
+    """The model as it learns.
+
+    Args:
+        options: Of the command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.out: Path = options.out
+        self.random = np.random.default_rng(SEED)
+        torch.manual_seed(SEED)
+        self.corpus = Corpus(options.speech / "train.tsv", small=options.small)
+        self.ears = Ears(options.speech / "noise.tsv", self.random)
+        self.units = learn_units(self.corpus.texts, LEAST_PAIRS)
+        self.shape = ConformerShape(
+            80, options.width, 4, 4 * options.width, options.layers, 15, len(self.units.names)
+        )
+        self.model = Conformer(self.shape, dropout=0.1)
+        prepare(self.model, self.corpus.an4)
+        self.average = Conformer(self.shape).eval()
+        self.average.load_state_dict(self.model.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY
+        )
+        self.step, self.epoch, self.spent_s, self.best = 0, 0, 0.0, math.inf
+        self._resume()
+
+    def _resume(self) -> None:
+        path = self.out / "last.pt"
+        if not path.is_file():
+            return
+        saved = torch.load(path, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.epoch, self.spent_s, self.best = saved["progress"]
+        self.random = np.random.default_rng(SEED + self.epoch)
+        self.ears.random = self.random
+        log.info("Goes on after epoch %d, %.0f minutes", self.epoch, self.spent_s / 60)
+
+    @property
+    def share(self) -> float:
+        """Return how much of the time is spent, 0…1."""
+        return float(self.spent_s / 60 / self.options.minutes)
+
+    def run(self) -> None:
+        """Learn until the time is over."""
+        self._write_model_files()
+        while self.share < 1:
+            loss = self._epoch()
+            error_rate = word_error_rate(
+                self.average, self.corpus.development, self.units, CHUNKINGS[0]
+            )
+            log.info(
+                "epoch %d, step %d, %.0f min: loss %.3f, word error rate %.1f %%",
+                self.epoch,
+                self.step,
+                self.spent_s / 60,
+                loss,
+                100 * error_rate,
+            )
+            self._save(error_rate)
+
+    def _epoch(self) -> float:
+        losses = []
+        self.model.train()
+        begin_s = time.monotonic()
+        for batch in batches(self.corpus.epoch(self.random), self.ears, self.units, BATCH_S):
+            other = self.random.random() < 0.5
+            chunking = CHUNKINGS[int(self.random.integers(len(CHUNKINGS))) if other else 0]
+            first = chunking.cached_frames + int(self.random.integers(400)) * int(other)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate_at(self.step, self.share)
+            loss = loss_of(self.model, batch, chunking, first)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+            self.optimizer.step()
+            self._average()
+            self.step += 1
+            losses.append(float(loss))
+            now_s = time.monotonic()
+            self.spent_s, begin_s = self.spent_s + now_s - begin_s, now_s
+            if self.step % 50 == 0:
+                log.info("step %d: loss %.3f", self.step, np.mean(losses[-50:]))
+            if self.share >= 1:
+                break
+        self.epoch += 1
+        return float(np.mean(losses))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        kept = min(AVERAGED, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+        for mean, weight in pairs:
+            mean.lerp_(weight, 1 - kept)
+
+    def _save(self, error_rate: float) -> None:
+        if error_rate <= self.best or not (self.out / "final.pt").is_file():
+            self.best = error_rate
+            self._write(self.average.state_dict(), "final.pt")
+        progress = [self.step, self.epoch, self.spent_s, self.best]
+        saved: dict[str, Any] = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": progress,
+        }
+        self._write(saved, "last.pt")
+
+    def _write(self, saved: dict[str, Any], name: str) -> None:
+        staged = self.out / f".{name}"
+        torch.save(saved, staged)
+        staged.rename(self.out / name)
+
+    def _write_model_files(self) -> None:
+        self.units.write(self.out / "units.txt")
+        shape = self.shape
+        config = {
+            "encoder": "conformer",
+            "encoder_conf": {
+                "output_size": shape.width,
+                "attention_heads": shape.heads,
+                "linear_units": shape.ffn,
+                "num_blocks": shape.layers,
+                "cnn_module_kernel": shape.kernel,
+                "cnn_module_norm": shape.conv_norm,
+                "causal": True,
+                "use_cnn_module": True,
+                "macaron_style": True,
+                "activation_type": "swish",
+                "input_layer": "conv2d",
+                "pos_enc_layer_type": "rel_pos",
+                "selfattention_layer_type": "rel_selfattn",
+                "normalize_before": True,
+                "use_dynamic_chunk": True,
+            },
+            "input_dim": shape.bins,
+            "output_dim": shape.vocabulary,
+        }
+        text = yaml.safe_dump(config, sort_keys=False)
+        (self.out / "train.yaml").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--speech", type=Path, required=True, help="has train.tsv and noise.tsv")
+    parser.add_argument("--out", type=Path, required=True, help="where the model is left")
+    parser.add_argument("--minutes", type=float, default=100, help="of training")
+    parser.add_argument("--width", type=int, default=144)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--small", action="store_true", help="AN4 alone, to try it")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    Training(options).run()
+
+
+if __name__ == "__main__":
+    main()
