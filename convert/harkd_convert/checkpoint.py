@@ -115,6 +115,11 @@ class Source:
     origin: str
     """Free text: where the weights come from"""
 
+    @property
+    def norm_epsilon(self) -> float:
+        """Return what is added to the variance, in all norms."""
+        return self.shape.norm_epsilon
+
 
 def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
     """Return the name and PyTorch shape of every weight of a Moonshine with these sizes."""

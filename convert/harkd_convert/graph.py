@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from harkd_convert.checkpoint import Float32, Source
-from harkd_convert.quantize import Matrix, is_listed, quantized
+from harkd_convert.checkpoint import Float32, Shape
+from harkd_convert.quantize import Matrix, Weights, is_listed, quantized
 from harkd_convert.rotation_tables import rotation_tables
 
 CONTRIB = "com.microsoft"
@@ -63,7 +63,10 @@ class Padding:
         return np.ascontiguousarray(self.columns(np.ascontiguousarray(matrix.T)).T)
 
 
-class Graph:
+SourceT = TypeVar("SourceT", bound=Weights)
+
+
+class Graph(Generic[SourceT]):
     """A graph that grows.
 
     Args:
@@ -73,7 +76,7 @@ class Graph:
     """
 
     def __init__(
-        self, source: Source, precision: Precision, keep_float: tuple[str, ...] = ()
+        self, source: SourceT, precision: Precision, keep_float: tuple[str, ...] = ()
     ) -> None:
         self.source = source
         self.precision = precision
@@ -207,14 +210,14 @@ class Graph:
     def norm(self, x: str, weight: str) -> str:
         """Normalize each row."""
         scale = self.real_constant(weight, self.source.weights[weight])
-        epsilon = self.source.shape.norm_epsilon
+        epsilon = self.source.norm_epsilon
         return self.node("LayerNormalization", [x, scale], axis=-1, epsilon=epsilon)
 
     def add_norm(self, x: str, residual: str, weight: str) -> tuple[str, str]:
         """Add to the residual and normalize; return the normalized and the new residual."""
         scale = self.real_constant(weight, self.source.weights[weight])
         outputs = [f"normed_{len(self._nodes)}", "", "", f"residual_{len(self._nodes)}"]
-        epsilon = self.source.shape.norm_epsilon
+        epsilon = self.source.norm_epsilon
         self.node(
             "SkipLayerNormalization",
             [x, residual, scale],
@@ -237,14 +240,14 @@ class Graph:
         """Split into named parts."""
         self.node("Split", [x, self.integers(*sizes)], names, axis=axis)
 
-    def rotary_tables(self, rows: int, step: int = 1) -> tuple[str, str]:
+    def rotary_tables(self, shape: Shape, rows: int, step: int = 1) -> tuple[str, str]:
         """Store cosines and sines of the first `rows` positions, (rows, rotary_dims / 2).
 
         Args:
+            shape: How many features are turned, and how fast.
             rows: Positions.
             step: The kernel wants a multiple of so many columns; those added turn by nothing.
         """
-        shape = self.source.shape
         cosines, sines = rotation_tables(shape.rotary_base, shape.rotary_dims, rows)
         room = ((0, 0), (0, -cosines.shape[1] % step))
         return (

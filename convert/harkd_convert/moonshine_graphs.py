@@ -70,7 +70,7 @@ def stem_graph(source: Source) -> onnx.ModelProto:
     return graph.model("stem", _properties(source))
 
 
-def _pairs(graph: Graph, x: str) -> str:
+def _pairs(graph: Graph[Source], x: str) -> str:
     """Lay each row beside the next: (n + 1, w) → (n, 2 × w)."""
     zero = graph.integers(0)
     left = graph.node("Slice", [x, zero, graph.integers(-1), zero])
@@ -93,7 +93,7 @@ def encoder_graph(
     real, width = graph.onnx_real, shape.width
     graph.input("start", TensorProto.INT64, [1])
     x = _frames(graph)
-    tables = graph.rotary_tables(MOST_FRAMES)
+    tables = graph.rotary_tables(graph.source.shape, MOST_FRAMES)
     pending = ""
     for i in range(shape.encoder_layers):
         layer = f"encoder.layers.{i}"
@@ -115,7 +115,7 @@ def encoder_graph(
     return graph.model("encoder", _properties(source))
 
 
-def _frames(graph: Graph) -> str:
+def _frames(graph: Graph[Source]) -> str:
     """Norm and activation of the kept rows, then the third convolution as one product."""
     source, width = graph.source, graph.source.shape.width
     weights = source.weights
@@ -156,7 +156,7 @@ def _summed(kernel: Float32) -> Float32:
     return np.array([math.fsum(each.ravel().tolist()) for each in kernel], np.float32)
 
 
-def _encoder_attention(graph: Graph, y: str, i: int, tables: tuple[str, str]) -> str:
+def _encoder_attention(graph: Graph[Source], y: str, i: int, tables: tuple[str, str]) -> str:
     """Attend to all frames, earlier and new; (1, s, width) → the same."""
     shape = graph.source.shape
     names = [f"encoder.layers.{i}.self_attn.{letter}_proj.weight" for letter in "qkv"]
@@ -183,7 +183,7 @@ def _encoder_attention(graph: Graph, y: str, i: int, tables: tuple[str, str]) ->
     )
 
 
-def _cross_keys_and_values(graph: Graph, y: str) -> None:
+def _cross_keys_and_values(graph: Graph[Source], y: str) -> None:
     shape = graph.source.shape
     layers = shape.decoder_layers
     names = [
@@ -228,7 +228,7 @@ def decoder_graph(
             graph.input(f"{kind}_{i}", real, dims)
             graph.output(f"new_{kind}_{i}", real, dims)
             graph.input(f"cross_{kind}_{i}", real, [1, shape.heads, "frames", head])
-    tables = graph.rotary_tables(MOST_TOKENS, HEAD_STEP // 2)
+    tables = graph.rotary_tables(graph.source.shape, MOST_TOKENS, HEAD_STEP // 2)
     x = _embedding(graph)
     pending = ""
     for i in range(shape.decoder_layers):
@@ -242,7 +242,7 @@ HEAD = "decoder.embed_tokens.weight"
 """The head is the embedding once more."""
 
 
-def _embedding(graph: Graph) -> str:
+def _embedding(graph: Graph[Source]) -> str:
     """Look the tokens up; (1, s) → (1, s, width)."""
     published = graph.source.quantized.get(HEAD)
     if graph.precision is not Precision.INT8 or (graph.stays_float(HEAD) and not published):
@@ -261,7 +261,7 @@ def _embedding(graph: Graph) -> str:
 
 
 def _decoder_layer(
-    graph: Graph, i: int, pending: str, x: str, padding: Padding, tables: tuple[str, str]
+    graph: Graph[Source], i: int, pending: str, x: str, padding: Padding, tables: tuple[str, str]
 ) -> tuple[str, str]:
     """Add one layer; return its last output, not yet added, and the residual."""
     shape, layer = graph.source.shape, f"decoder.layers.{i}"
@@ -302,7 +302,7 @@ def _decoder_layer(
     return graph.linear(y, [f"{layer}.mlp.fc2.weight"], f"{layer}.mlp.fc2.bias"), x
 
 
-def best_token(graph: Graph, logits: str, tokens: int) -> None:
+def best_token(graph: Graph[Source], logits: str, tokens: int) -> None:
     """End a decoder with the best token, the first of equals, and its log-probability.
 
     logits (1, s, tokens) → token int64 (1, s), log_prob float32 (1, s). The best of each block of

@@ -9,16 +9,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harkd_convert.checkpoint import Float32, Quantized, Source
+from harkd_convert.checkpoint import Float32, Quantized
 
 LARGEST = 127
 """-128 is left out, so that a column and its negative are rounded alike."""
 SMALLEST = 1e-30
 """Columns below this become zeros."""
+
+
+class Weights(Protocol):
+    """Where a graph's weights come from."""
+
+    @property
+    def weights(self) -> dict[str, Float32]:
+        """Return float32 by name, PyTorch's layout."""
+
+    @property
+    def quantized(self) -> dict[str, Quantized]:
+        """Return published integers by name, where they are known."""
+
+    @property
+    def norm_epsilon(self) -> float:
+        """Return what is added to the variance, in all norms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +73,7 @@ def from_floats(weight: Float32) -> Matrix:
     return Matrix(np.round(weight / scales).astype(np.int8), scales)
 
 
-def quantized(source: Source, name: str) -> Matrix:
+def quantized(source: Weights, name: str) -> Matrix:
     """Return one of a source's weights in 8 bits, transposed to (in, out)."""
     if published := source.quantized.get(name):
         return from_integers(published)

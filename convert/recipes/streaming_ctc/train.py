@@ -235,7 +235,7 @@ class Training:
             self.optimizer.step()
             self._average()
             self.step += 1
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             now_s = time.monotonic()
             self.spent_s, begin_s = self.spent_s + now_s - begin_s, now_s
             if self.step % 50 == 0:
