@@ -10,19 +10,16 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from harkd import __version__, entry
 from harkd.interruption import terminable
-from harkd_convert.errors import ConvertError
+from harkd_convert.cli_extra import extra, read_licence
+from harkd_convert.cli_streaming import streaming
 from harkd_convert.progress import progress_bar
 
-EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer"}
-"""Modules that come with `harkd[convert]`."""
 EPILOG = (
     "Exit codes: 0 success; 1 an error, or a refused verification; 2 wrong words on the command "
     "line; 130 Ctrl-C."
@@ -94,8 +91,8 @@ def moonshine(
     SOURCE is an installed model (`harkd models path NAME`), a directory of published .ort files, or
     a Hugging Face directory, published or fine-tuned.
     """
-    text = _licence_text(licence_file) if licence_file else ""
-    with terminable(), _extra():
+    text = read_licence(licence_file) if licence_file else ""
+    with terminable(), extra():
         from harkd_convert.conversion import convert
         from harkd_convert.graph import Precision
         from harkd_convert.package import Options
@@ -161,7 +158,7 @@ def verify(
     Refuses it (exit code 1) when its word errors grow by more than 5 %. The figures go into the
     manifest of a package that passes.
     """
-    with terminable(), _extra():
+    with terminable(), extra():
         from harkd_convert import verify as verification
         from harkd_convert.verify_report import as_plain, as_text
 
@@ -182,39 +179,16 @@ def verify(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(path: Path, as_json: bool) -> None:
     """Print what is in the package DIR, or in an .onnx or .ort file."""
-    with _extra():
+    with extra():
         from harkd_convert.inspection import as_plain, as_text, look_into
 
         found = look_into(path)
     click.echo(json.dumps(as_plain(found), indent=2) if as_json else as_text(found))
 
 
+cli.add_command(streaming)
+
+
 def main() -> None:
     """Entry point."""
     entry.run(cli, "harkd-convert")
-
-
-def _licence_text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConvertError(f"{path} cannot be read ({error.strerror})", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise ConvertError(f"{path} is no text in UTF-8", "give the licence as text") from error
-    if not text.strip():
-        raise ConvertError(f"{path} is empty", "give the licence's text")
-    return text
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """Say how to get the libraries that only the converter needs."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in EXTRA:
-            raise
-        raise ConvertError(
-            f"{error.name} is not installed, which only the converter needs",
-            "pip install 'harkd[convert]'",
-        ) from error

@@ -8,11 +8,12 @@ Runs on the caller's thread.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from harkd_convert.checkpoint import Float32
 from harkd_convert.conformer_shape import (
@@ -23,7 +24,7 @@ from harkd_convert.conformer_shape import (
     Chunking,
 )
 from harkd_convert.conformer_source import ConformerSource
-from harkd_convert.graph import CONTRIB, Graph, Precision
+from harkd_convert.graph import CONTRIB, Graph, Precision, Range
 
 INPUTS = ("x", "offset", "required_cache_size", "attn_cache", "conv_cache", "attn_mask")
 OUTPUTS = ("log_probs", "next_att_cache", "next_conv_cache")
@@ -47,7 +48,9 @@ def merged_weights(source: ConformerSource) -> ConformerSource:
         _merge_attention(weights, f"{layer}.self_attn", shape.heads)
         for part in ("feed_forward_macaron", "feed_forward"):
             for kind in ("weight", "bias"):
-                weights[f"{layer}.{part}.w_2.{kind}"] = weights[f"{layer}.{part}.w_2.{kind}"] / 2
+                weights[f"{layer}.{part}.w_2.{kind}"] = (
+                    np.float32(0.5) * weights[f"{layer}.{part}.w_2.{kind}"]
+                )
         conv = f"{layer}.conv_module"
         for name in ("pointwise_conv1", "pointwise_conv2"):
             weights[f"{conv}.{name}.weight"] = weights[f"{conv}.{name}.weight"][..., 0]
@@ -78,9 +81,8 @@ def _merge_batch_norm(weights: dict[str, Float32], conv: str, epsilon: float) ->
     factor = scale / np.sqrt(variance + epsilon)
     depthwise = f"{conv}.depthwise_conv"
     moved = (weights[f"{depthwise}.bias"] - mean) * factor + bias
-    weights[f"{depthwise}.weight"] = np.float32(
-        weights[f"{depthwise}.weight"] * factor[:, None, None]
-    )
+    scaled = weights[f"{depthwise}.weight"] * factor[:, None, None]
+    weights[f"{depthwise}.weight"] = scaled.astype(np.float32)
     weights[f"{depthwise}.bias"] = moved.astype(np.float32)
 
 
@@ -117,6 +119,7 @@ def conformer_graph(
     chunking: Chunking,
     precision: Precision = Precision.INT8,
     keep_float: tuple[str, ...] = (),
+    ranges: Mapping[str, Range] | None = None,
 ) -> onnx.ModelProto:
     """Return the graph of one chunk.
 
@@ -125,9 +128,22 @@ def conformer_graph(
         chunking: What the metadata suggests.
         precision: Of the products; the stem and the depthwise convolutions are in float32.
         keep_float: Shell patterns of weights that stay in float32 though the precision is int8.
+        ranges: What goes into the products, from `measured_ranges`: static quantization.
     """
-    merged = merged_weights(source)
-    return _Conformer(Graph(merged, precision, keep_float)).model(metadata(source, chunking))
+    graph = Graph(merged_weights(source), precision, keep_float, ranges)
+    return _Conformer(graph).model(metadata(source, chunking))
+
+
+def probed_graph(
+    source: ConformerSource, chunking: Chunking
+) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return the graph in float32 with what goes into the products as outputs, by the product."""
+    graph = Graph(merged_weights(source), Precision.FP32)
+    writer = _Conformer(graph)
+    model = writer.model(metadata(source, chunking))
+    for name in dict.fromkeys(graph.products.values()):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return model, graph.products
 
 
 class _Conformer:

@@ -16,6 +16,10 @@ from torch.nn import functional
 from harkd_convert.conformer_shape import ConformerShape
 
 
+def _norm(shape: ConformerShape) -> nn.LayerNorm:
+    return nn.LayerNorm(shape.width, eps=shape.norm_epsilon)
+
+
 @dataclass(slots=True)
 class LayerCache:
     """What a layer keeps of the frames before a chunk."""
@@ -67,7 +71,7 @@ class Attention(nn.Module):
         queries = self._split(self.linear_q(x))
         both = torch.cat([self._split(self.linear_k(x)), self._split(self.linear_v(x))], dim=-1)
         both = both if cached is None else torch.cat([cached, both], dim=2)
-        keys, values = both.split(self.head_width, dim=-1)
+        keys, values = both.chunk(2, dim=-1)
         places = self._split(self.linear_pos(positions))  # (1, heads, keys, head width)
         content = (queries + self.pos_bias_u[:, None]) @ keys.transpose(-2, -1)
         place = (queries + self.pos_bias_v[:, None]) @ places.transpose(-2, -1)
@@ -95,14 +99,15 @@ class Convolution(nn.Module):
         """Convolve (batch, frames, width), after (batch, width, kernel - 1), which also returns."""
         x = x.transpose(1, 2)  # (batch, width, frames)
         # The padding goes through the first convolution and its bias, as WeNet's does.
-        x = functional.pad(x, (self.past_frames, 0)) if cached is None else torch.cat([cached, x], 2)
+        x = (
+            functional.pad(x, (self.past_frames, 0))
+            if cached is None
+            else torch.cat([cached, x], 2)
+        )
         past = x[:, :, -self.past_frames :]
         x = functional.glu(self.pointwise_conv1(x), dim=1)
         x = self.depthwise_conv(x)
-        if self.by_frame:
-            x = self.norm(x.transpose(1, 2)).transpose(1, 2)
-        else:
-            x = self.norm(x)
+        x = self.norm(x.transpose(1, 2)).transpose(1, 2) if self.by_frame else self.norm(x)
         x = self.pointwise_conv2(functional.silu(x))
         return x.transpose(1, 2), past
 
@@ -131,8 +136,11 @@ class ConformerLayer(nn.Module):
         self.self_attn = Attention(shape, dropout)
         self.conv_module = Convolution(shape)
         self.feed_forward = FeedForward(shape, dropout)
-        for name in ("norm_ff_macaron", "norm_mha", "norm_conv", "norm_ff", "norm_final"):
-            self.add_module(name, nn.LayerNorm(shape.width, eps=shape.norm_epsilon))
+        self.norm_ff_macaron = _norm(shape)
+        self.norm_mha = _norm(shape)
+        self.norm_conv = _norm(shape)
+        self.norm_ff = _norm(shape)
+        self.norm_final = _norm(shape)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

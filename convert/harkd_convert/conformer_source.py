@@ -1,8 +1,8 @@
 """Reads a WeNet checkpoint: `final.pt`, `train.yaml` and `units.txt`, every key and shape checked.
 
 In: the three files. Out: a `ConformerSource`. Of a U2++ checkpoint, the encoder and its CTC head
-are taken; the attention decoders, which only rescore, are left. Nothing in the files is run. Runs on
-the caller's thread.
+are taken; the attention decoders, which only rescore, are left. Nothing in the files is run. Runs
+on the caller's thread.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def open_conformer(checkpoint: Path, config: Path, units: Path) -> ConformerSour
     weights = _taken(checkpoint, shape, read_weights(checkpoint))
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     name = re.sub(r"[^a-z0-9._-]+", "-", checkpoint.resolve().parent.name.lower()).strip("-._")
-    return ConformerSource(
-        name or "conformer", shape, weights, contents[units.name], checksums
-    )
+    return ConformerSource(name or "conformer", shape, weights, contents[units.name], checksums)
 
 
 def read_units(path: Path) -> list[str]:

@@ -7,10 +7,10 @@ caller's thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from harkd_convert.checkpoint import Float32, Shape
-from harkd_convert.quantize import Matrix, Weights, is_listed, quantized
+from harkd_convert.quantize import SMALLEST, Matrix, Weights, is_listed, quantized
 from harkd_convert.rotation_tables import rotation_tables
 
 CONTRIB = "com.microsoft"
@@ -63,6 +63,7 @@ class Padding:
         return np.ascontiguousarray(self.columns(np.ascontiguousarray(matrix.T)).T)
 
 
+Range: TypeAlias = tuple[float, float]
 SourceT = TypeVar("SourceT", bound=Weights)
 
 
@@ -73,17 +74,26 @@ class Graph(Generic[SourceT]):
         source: Where weights come from.
         precision: Of the linear layers and of what flows between them.
         keep_float: Shell patterns of weights that stay in float though the precision is int8.
+        ranges: The least and the greatest value that goes into a product, by its name. Those listed
+            are quantized by that, the others anew at each run.
     """
 
     def __init__(
-        self, source: SourceT, precision: Precision, keep_float: tuple[str, ...] = ()
+        self,
+        source: SourceT,
+        precision: Precision,
+        keep_float: tuple[str, ...] = (),
+        ranges: Mapping[str, Range] | None = None,
     ) -> None:
         self.source = source
         self.precision = precision
         self.real: DTypeLike = np.float16 if precision is Precision.FP16 else np.float32
         """dtype of what flows between the layers"""
         self.onnx_real = TensorProto.FLOAT16 if precision is Precision.FP16 else TensorProto.FLOAT
+        self.products: dict[str, str] = {}
+        """What goes into each product, by its name"""
         self._keep_float = keep_float
+        self._ranges = ranges or {}
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -158,6 +168,7 @@ class Graph(Generic[SourceT]):
             (…, out).
         """
         name = merged or names[0]
+        self.products[name] = x
         if self.precision is not Precision.INT8 or any(map(self.stays_float, names)):
             weight = np.concatenate([self.source.weights[each].T for each in names], axis=1)
             return self._product(x, name, weight[:, :keep_columns], bias, pad_out, pad_in)
@@ -202,10 +213,32 @@ class Graph(Generic[SourceT]):
         if pad_out:
             values, scales = pad_out.columns(values), pad_out.columns(scales, fill=1.0)
         values = pad_in.rows(values) if pad_in else values
+        if name in self._ranges:
+            return self._static_product(x, name, values, scales, bias)
         inputs = [x, self.constant(name, values), self.constant(f"{name}.scales", scales)]
         if bias:
             inputs += ["", self.constant(bias, self.source.weights[bias])]
         return self.node("DynamicQuantizeMatMul", inputs, domain=CONTRIB)
+
+    def _static_product(self, x: str, name: str, values: Any, scales: Any, bias: str) -> str:
+        low, high = self._ranges[name]
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = np.float32(max((high - low) / 255, SMALLEST))
+        zero = np.uint8(np.clip(np.rint(-low / step), 0, 255))
+        around = [
+            self.constant(f"{name}.input_scale", np.asarray(step)),
+            self.constant(f"{name}.input_zero", np.asarray(zero)),
+        ]
+        inputs = [
+            self.node("QuantizeLinear", [x, *around]),
+            self.constant(name, values),
+            around[0],
+            self.constant(f"{name}.scales", scales),
+            around[1],
+        ]
+        if bias:
+            inputs += ["", self.constant(bias, self.source.weights[bias])]
+        return self.node("MatMulIntegerToFloat", inputs, domain=CONTRIB)
 
     def norm(self, x: str, weight: str) -> str:
         """Normalize each row."""

@@ -248,12 +248,24 @@ def write_package(
     return manifest
 
 
-def _manifest(source: Source, options: Options, limits: Limits, folder: Path) -> Manifest:
+def packaged_files(folder: Path, names: dict[str, str]) -> dict[str, PackagedFile]:
+    """Return the files of a package by role, with size and checksum."""
     files = {}
-    for role, name in FILES.items():
+    for role, name in names.items():
         path = folder / name
         size = path.stat().st_size
         files[role] = PackagedFile(path=name, sha256=sha256_of(path), size_bytes=size)
+    return files
+
+
+def version_of(files: dict[str, PackagedFile], measured: dict[str, Any]) -> str:
+    """Return a package's version: another one means other files, or files from elsewhere."""
+    identity = json.dumps([measured, {role: file.sha256 for role, file in files.items()}])
+    return f"{__version__}+{hashlib.sha256(identity.encode()).hexdigest()[:VERSION_DIGITS]}"
+
+
+def _manifest(source: Source, options: Options, limits: Limits, folder: Path) -> Manifest:
+    files = packaged_files(folder, FILES)
     measured: dict[str, Any] = {
         "source_sha256": dict(sorted(source.checksums.items())),
         "converter": {
@@ -262,13 +274,10 @@ def _manifest(source: Source, options: Options, limits: Limits, folder: Path) ->
             "keep_float": list(options.keep_float),
         },
     }
-    # Another version means other files, or files from elsewhere.
-    identity = json.dumps([measured, {role: file.sha256 for role, file in files.items()}])
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:VERSION_DIGITS]
     return Manifest(
         name=options.name,
         family=FAMILY,
-        version=f"{__version__}+{digest}",
+        version=version_of(files, measured),
         languages=options.languages,
         licence=options.licence,
         licence_file=FILES["licence"],

@@ -62,6 +62,12 @@ def read_sound(path: Path) -> Float32:
     return out
 
 
+def to_samples(sound: Float32) -> NDArray[np.int16]:
+    """Return float32 (n,), -1…1, as int16."""
+    samples: NDArray[np.int16] = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
+    return samples
+
+
 def read_recordings(listed: Path, only: str = "") -> list[Recording]:
     """Read the recordings of a list whose text is known and whose path begins with `only`."""
     recordings = []
@@ -69,8 +75,7 @@ def read_recordings(listed: Path, only: str = "") -> list[Recording]:
         path, _, _, text, *_ = line.split("\t")
         if text and path.startswith(only):
             sound = read_sound(listed.parent / path)
-            samples = np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
-            recordings.append(Recording(samples, text, path))
+            recordings.append(Recording(to_samples(sound), text, path))
     return recordings
 
 
@@ -99,8 +104,8 @@ class Ears:
         """Return recordings after each other, at another speed and loudness, in another place."""
         pieces = [self._silence(EDGE_S)]
         for part in parts:
-            pieces += [part.samples.astype(np.float32) / 32768, self._silence(GAP_S)]
-        sound = np.concatenate([*pieces[:-1], self._silence(EDGE_S)])
+            pieces += [part.samples.astype(np.float32) / np.float32(32768), self._silence(GAP_S)]
+        sound: Float32 = np.concatenate([*pieces[:-1], self._silence(EDGE_S)])
         sound = soxr.resample(sound, RATE_HZ, RATE_HZ / self.random.uniform(*SPEEDS), quality="LQ")
         if self.rooms and self.random.random() < ROOM_SHARE:
             room = self.rooms[self.random.integers(len(self.rooms))]
@@ -108,7 +113,7 @@ class Ears:
         if self.noises and self.random.random() < NOISE_SHARE:
             sound = self._noisy(sound)
         sound = sound * 10 ** (self.random.uniform(*GAIN_DB) / 20)
-        return np.clip(np.rint(sound * 32768), -32768, 32767).astype(np.int16)
+        return to_samples(sound)
 
     def _silence(self, range_s: tuple[float, float]) -> Float32:
         samples = int(self.random.uniform(*range_s) * RATE_HZ)

@@ -30,12 +30,13 @@ log = logging.getLogger("train")
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(8, 4), Chunking(4, 16), Chunking(24, 4))
 """Half of the batches have the first, the others any; so one model serves several delays."""
 PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1.5e-3, 400, 1e-2
-BATCH_S = 36.0
+BATCH_S = 20.0
 AVERAGED = 0.998
 """Of the averaged weights stays at a step; they are what is evaluated and kept."""
 LEAST_PAIRS = 30
 DEVELOPMENT_SPEAKERS = 12
 """One in so many AN4 speakers is not trained on, but measured."""
+SHORT_EPOCHS, SHORT_S = 3, 2.0
 SEED = 1
 
 
@@ -69,13 +70,20 @@ class Corpus:
         """Return the texts of all that is trained on."""
         return [each.text for each in (*self.an4, *self.words, *self.read)]
 
-    def epoch(self, random: np.random.Generator) -> list[list[Recording]]:
-        """Choose the utterances of an epoch: AN4, sequences of digits and letters, and others."""
-        chosen = [[each] for each in self.an4]
+    def epoch(self, number: int, random: np.random.Generator) -> list[list[Recording]]:
+        """Choose the utterances of an epoch: AN4, sequences of digits and letters, and others.
+
+        The first ones are of single words and short utterances alone: where there is little to
+        align, CTC soon finds out what sounds like what.
+        """
 
         def some(pool: Sequence[Recording], count: int) -> list[Recording]:
             return [pool[i] for i in random.integers(len(pool), size=count)] if pool else []
 
+        if number < SHORT_EPOCHS:
+            easy = [each for each in self.an4 if len(each.samples) < SHORT_S * RATE_HZ]
+            return [[each] for each in [*easy, *self.short, *some(self.others, 600)]]
+        chosen = [[each] for each in self.an4]
         chosen += [some(self.short, int(random.integers(2, 6))) for _ in range(200) if self.short]
         chosen += [some(self.an4, 2) for _ in range(120)]
         chosen += [some(self.an4, 1) + some(self.short, 2) for _ in range(80)]
@@ -92,16 +100,19 @@ def mask_of(batch: Batch, chunking: Chunking) -> Tensor:
     return torch.from_numpy((chunking.mask(most)[None] & there) | np.eye(most, dtype=bool)[None])
 
 
-def loss_of(model: Conformer, batch: Batch, chunking: Chunking, first: int) -> Tensor:
+def loss_of(
+    model: Conformer, batch: Batch, chunking: Chunking, first: int, *, halved: bool = False
+) -> Tensor:
     """Return the CTC loss of a batch for each unit."""
-    logs = model(torch.from_numpy(batch.features), mask_of(batch, chunking), first)
+    # In 16 bits where that is asked for: 1.6 times as fast on a CPU with AMX.
+    with torch.autocast("cpu", torch.bfloat16, enabled=halved):
+        logs = model(torch.from_numpy(batch.features), mask_of(batch, chunking), first)
+    logs = logs.float()
     frames = torch.tensor([encoded_frames(int(each)) for each in batch.frames])
     targets = torch.tensor([unit for each in batch.units for unit in each])
     lengths = torch.tensor([len(each) for each in batch.units])
     logs = logs.transpose(0, 1)  # (frames, batch, vocabulary)
-    total = functional.ctc_loss(
-        logs, targets, frames, lengths, reduction="sum", zero_infinity=True
-    )
+    total = functional.ctc_loss(logs, targets, frames, lengths, reduction="sum", zero_infinity=True)
     return total / lengths.sum()
 
 
@@ -222,13 +233,15 @@ class Training:
         losses = []
         self.model.train()
         begin_s = time.monotonic()
-        for batch in batches(self.corpus.epoch(self.random), self.ears, self.units, BATCH_S):
+        for batch in batches(
+            self.corpus.epoch(self.epoch, self.random), self.ears, self.units, BATCH_S
+        ):
             other = self.random.random() < 0.5
             chunking = CHUNKINGS[int(self.random.integers(len(CHUNKINGS))) if other else 0]
             first = chunking.cached_frames + int(self.random.integers(400)) * int(other)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate_at(self.step, self.share)
-            loss = loss_of(self.model, batch, chunking, first)
+            loss = loss_of(self.model, batch, chunking, first, halved=self.options.bf16)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -306,8 +319,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the model is left")
     parser.add_argument("--minutes", type=float, default=100, help="of training")
     parser.add_argument("--width", type=int, default=144)
-    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="products in 16 bits")
     parser.add_argument("--small", action="store_true", help="AN4 alone, to try it")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 START = "▁"
@@ -75,7 +76,7 @@ def learn_units(texts: Iterable[str], least: int, most_of_a_text: int = 30) -> U
     while True:
         pairs = Counter[tuple[str, str]]()
         for pieces, count in words.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 pairs[pair] += count
         best = max(sorted(pairs), key=lambda pair: pairs[pair], default=None)
         if best is None or pairs[best] < least:

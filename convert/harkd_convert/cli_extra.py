@@ -1,0 +1,42 @@
+"""What the converter's commands share: files that are named, and libraries that may be absent.
+
+Runs on the main thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harkd_convert.errors import ConvertError
+
+EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer", "kaldi_native_fbank"}
+"""Modules that come with `harkd[convert]`."""
+
+
+def read_licence(path: Path) -> str:
+    """Return the text of a licence file; raises ConvertError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConvertError(f"{path} cannot be read ({error.strerror})", "check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConvertError(f"{path} is no text in UTF-8", "give the licence as text") from error
+    if not text.strip():
+        raise ConvertError(f"{path} is empty", "give the licence's text")
+    return text
+
+
+@contextmanager
+def extra() -> Iterator[None]:
+    """Say how to get the libraries that only the converter needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in EXTRA:
+            raise
+        raise ConvertError(
+            f"{error.name} is not installed, which only the converter needs",
+            "pip install 'harkd[convert]'",
+        ) from error
