@@ -20,7 +20,7 @@ from harkd.model_package import Manifest, sha256_of, write_manifest
 from harkd.speech_list import Recording, read_list, spread
 from harkd_convert.checkpoint import Float32
 from harkd_convert.conformer_check import StreamingAgreement, check_conformer, measured_ranges
-from harkd_convert.conformer_graph import conformer_graph, quantizable
+from harkd_convert.conformer_graph import conformer_graph
 from harkd_convert.conformer_run import (
     ExportedConformer,
     greedy,
@@ -30,6 +30,7 @@ from harkd_convert.conformer_run import (
 )
 from harkd_convert.conformer_shape import Chunking
 from harkd_convert.conformer_source import ConformerSource, open_conformer, read_units
+from harkd_convert.conformer_weights import quantizable
 from harkd_convert.conversion import read_samples, to_samples
 from harkd_convert.errors import ConvertError
 from harkd_convert.export_check import pseudo_speech

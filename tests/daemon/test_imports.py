@@ -186,7 +186,9 @@ def test_the_daemon_knows_nothing_of_the_converter() -> None:
     assert not knowing
 
 
-@pytest.mark.parametrize("words", [["--help"], ["moonshine", "--help"], ["verify", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["moonshine", "--help"], ["streaming", "--help"], ["verify", "--help"]]
+)
 def test_the_converters_help_loads_nothing_heavy(words: list[str]) -> None:
     statement = (
         f"sys.path.insert(0, {str(CONVERT.parent)!r}); sys.argv = ['harkd-convert', *{words!r}]; "
