@@ -37,7 +37,7 @@ class Attention(nn.Module):
     recognition, and it requires special attention for streaming" (wenet/transformer/attention.py).
     """
 
-    def __init__(self, shape: ConformerShape, dropout: float) -> None:
+    def __init__(self, shape: ConformerShape) -> None:
         super().__init__()
         self.heads, self.head_width = shape.heads, shape.head_width
         width = shape.width
@@ -48,7 +48,6 @@ class Attention(nn.Module):
         self.linear_pos = nn.Linear(width, width, bias=False)
         self.pos_bias_u = nn.Parameter(torch.zeros(shape.heads, shape.head_width))
         self.pos_bias_v = nn.Parameter(torch.zeros(shape.heads, shape.head_width))
-        self.dropout = nn.Dropout(dropout)
 
     def _split(self, x: Tensor) -> Tensor:
         """Map (batch, frames, width) to (batch, heads, frames, head width)."""
@@ -76,8 +75,7 @@ class Attention(nn.Module):
         content = (queries + self.pos_bias_u[:, None]) @ keys.transpose(-2, -1)
         place = (queries + self.pos_bias_v[:, None]) @ places.transpose(-2, -1)
         scores = (content + place) / self.head_width**0.5  # (batch, heads, frames, keys)
-        weights = scores.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1)
-        seen = self.dropout(weights) @ values
+        seen = scores.masked_fill(~mask[:, None], -torch.inf).softmax(dim=-1) @ values
         return self.linear_out(seen.transpose(1, 2).flatten(2)), both
 
 
@@ -133,7 +131,7 @@ class ConformerLayer(nn.Module):
     def __init__(self, shape: ConformerShape, dropout: float) -> None:
         super().__init__()
         self.feed_forward_macaron = FeedForward(shape, dropout)
-        self.self_attn = Attention(shape, dropout)
+        self.self_attn = Attention(shape)
         self.conv_module = Convolution(shape)
         self.feed_forward = FeedForward(shape, dropout)
         self.norm_ff_macaron = _norm(shape)

@@ -29,7 +29,7 @@ from recipes.streaming_ctc.units import Units, learn_units, words_of
 log = logging.getLogger("train")
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(8, 4), Chunking(4, 16), Chunking(24, 4))
 """Half of the batches have the first, the others any; so one model serves several delays."""
-PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1.5e-3, 400, 1e-2
+PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1e-3, 600, 1e-2
 BATCH_S = 20.0
 AVERAGED = 0.998
 """Of the averaged weights stays at a step; they are what is evaluated and kept."""
