@@ -58,7 +58,7 @@ def speech(tmp_path: Path) -> Path:
 
 
 def options(speech: Path, **more: object) -> argparse.Namespace:
-    given = {"speech": speech, "out": speech / "out", "minutes": 0.02, "width": 16, "layers": 1}
+    given = {"speech": speech, "out": speech / "out", "minutes": 0.02, "width": 16, "layers": 2}
     (speech / "out").mkdir(exist_ok=True)
     return argparse.Namespace(**(given | {"bf16": False, "small": False} | more))
 

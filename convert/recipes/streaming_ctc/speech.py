@@ -89,6 +89,8 @@ class Ears:
 
     def __init__(self, listed: Path, random: np.random.Generator) -> None:
         self.random = random
+        self.gentle = False
+        """Only speed and loudness change, and nothing is hidden"""
         self.noises, self.rooms = list[Float32](), list[Float32]()
         for line in listed.read_text(encoding="utf-8").splitlines():
             path, _, _, kind, *_ = line.split("\t")
@@ -107,10 +109,10 @@ class Ears:
             pieces += [part.samples.astype(np.float32) / np.float32(32768), self._silence(GAP_S)]
         sound: Float32 = np.concatenate([*pieces[:-1], self._silence(EDGE_S)])
         sound = soxr.resample(sound, RATE_HZ, RATE_HZ / self.random.uniform(*SPEEDS), quality="LQ")
-        if self.rooms and self.random.random() < ROOM_SHARE:
+        if self.rooms and not self.gentle and self.random.random() < ROOM_SHARE:
             room = self.rooms[self.random.integers(len(self.rooms))]
             sound = fftconvolve(sound, room)[: len(sound)]
-        if self.noises and self.random.random() < NOISE_SHARE:
+        if self.noises and not self.gentle and self.random.random() < NOISE_SHARE:
             sound = self._noisy(sound)
         sound = sound * 10 ** (self.random.uniform(*GAIN_DB) / 20)
         return to_samples(sound)
@@ -130,6 +132,8 @@ class Ears:
 
     def mask(self, features: Float32) -> Float32:
         """Hide some bins and some frames (SpecAugment, https://arxiv.org/abs/1904.08779)."""
+        if self.gentle:
+            return features
         out = features.copy()
         frames, bins = out.shape
         filling = out.mean()
