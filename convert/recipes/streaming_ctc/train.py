@@ -29,14 +29,14 @@ from recipes.streaming_ctc.units import Units, learn_units, words_of
 log = logging.getLogger("train")
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(8, 4), Chunking(4, 16), Chunking(24, 4))
 """Half of the batches have the first, the others any; so one model serves several delays."""
-PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1e-3, 600, 1e-2
+PEAK_RATE, WARM_STEPS, WEIGHT_DECAY = 1e-3, 100, 1e-2
 BATCH_S = 20.0
 AVERAGED = 0.998
 """Of the averaged weights stays at a step; they are what is evaluated and kept."""
 LEAST_PAIRS = 30
 DEVELOPMENT_SPEAKERS = 12
 """One in so many AN4 speakers is not trained on, but measured."""
-SHORT_EPOCHS, SHORT_S = 5, 2.0
+SINGLE_EPOCHS, SHORT_EPOCHS, SHORT_S = 5, 9, 2.0
 DROPOUT = 0.1
 MIDDLE_SHARE = 0.4
 """Of the loss is that of the middle layer's frames, through the same head, so that the lower layers
@@ -79,13 +79,15 @@ class Corpus:
     def epoch(self, number: int, random: np.random.Generator) -> list[list[Recording]]:
         """Choose the utterances of an epoch: AN4, sequences of digits and letters, and others.
 
-        The first ones are of single words and short utterances alone, as they were recorded: where
-        there is little to align, CTC soon finds out what sounds like what.
+        The first ones are of digits and letters alone, the next of short utterances, as they were
+        recorded: where there is little to align, CTC soon finds out what sounds like what.
         """
 
         def some(pool: Sequence[Recording], count: int) -> list[Recording]:
             return [pool[i] for i in random.integers(len(pool), size=count)] if pool else []
 
+        if number < SINGLE_EPOCHS and self.short:
+            return [[each] for each in self.short]
         if number < SHORT_EPOCHS:
             easy = [each for each in self.an4 if len(each.samples) < SHORT_S * RATE_HZ]
             return [[each] for each in [*easy, *self.short, *some(self.others, 300)]]
