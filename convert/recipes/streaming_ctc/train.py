@@ -1,4 +1,4 @@
-"""Trains a small streaming Conformer with a CTC head, on one CPU core, in an hour or two.
+"""Trains a small streaming Conformer with a CTC head, on one CPU core.
 
 In: `train.tsv` and `noise.tsv` (see README.md). Out: a directory as WeNet leaves it (`final.pt`,
 `train.yaml`, `units.txt`), which `harkd-convert streaming` takes. Runs on the main thread.
