@@ -7,7 +7,7 @@ on the caller's thread.
 
 from __future__ import annotations
 
-import hashlib
+import io
 import pickle
 import re
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from harkd.errors import ModelDamagedError, ModelMissingError
+from harkd.model_package import sha256_of
 from harkd_convert.checkpoint import MOST_LISTED, Float32, Quantized
 from harkd_convert.conformer import Conformer
 from harkd_convert.conformer_shape import ConformerShape
@@ -95,13 +96,13 @@ def open_conformer(checkpoint: Path, config: Path, units: Path) -> ConformerSour
         ConvertError: It is of another network, or the files do not fit together; the message lists
             why.
     """
-    contents = {path.name: _bytes(path) for path in (checkpoint, config, units)}
+    found = read_weights(checkpoint)
     tokens = read_units(units)
     shape = read_config(config, len(tokens))
-    weights = _taken(checkpoint, shape, read_weights(checkpoint))
-    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    weights = _taken(checkpoint, shape, found)
+    checksums = {path.name: sha256_of(path) for path in (checkpoint, config, units)}
     name = re.sub(r"[^a-z0-9._-]+", "-", checkpoint.resolve().parent.name.lower()).strip("-._")
-    return ConformerSource(name or "conformer", shape, weights, contents[units.name], checksums)
+    return ConformerSource(name or "conformer", shape, weights, _bytes(units), checksums)
 
 
 def read_units(path: Path) -> list[str]:
@@ -194,9 +195,9 @@ def read_weights(path: Path) -> dict[str, Float32]:
     Raises:
         ModelMissingError, ModelDamagedError: The file is not there, or is no checkpoint.
     """
-    _bytes(path)
+    data = io.BytesIO(_bytes(path))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(data, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ModelDamagedError(
             f"{path} is no PyTorch checkpoint of tensors alone", "give the model's final.pt"

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,18 +111,17 @@ def completed(source: Source, options: Options) -> Options:
             f"the source does not say which language {source.name} is for",
             "add --language TAG (such as --language en)",
         )
-    _check_kept(source, done)
+    check_kept(done.keep_float, done.precision, quantizable(source))
     return done
 
 
-def _check_kept(source: Source, options: Options) -> None:
-    if options.keep_float and options.precision is not Precision.INT8:
+def check_kept(patterns: Sequence[str], precision: Precision, names: Sequence[str]) -> None:
+    """Raise ConvertError for a pattern that keeps none of the named weights in float."""
+    if patterns and precision is not Precision.INT8:
         raise ConvertError(
-            f"with --precision {options.precision}, no weight is made int8",
-            "leave out --keep-float",
+            f"with --precision {precision}, no weight is made int8", "leave out --keep-float"
         )
-    names = quantizable(source)
-    for pattern in options.keep_float:
+    for pattern in patterns:
         if not any(is_listed(name, (pattern,)) for name in names):
             raise ConvertError(
                 f"--keep-float {pattern} names none of the weights",

@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from harkd import __version__
-from harkd.bench_words import MISSING, WordErrors, count_errors, load_normalizer
+from harkd.bench_words import WordErrors, count_errors
 from harkd.model_package import Manifest, sha256_of, write_manifest
 from harkd.speech_list import Recording, read_list, spread
 from harkd_convert.checkpoint import Float32
@@ -39,14 +39,14 @@ from harkd_convert.mel_features import mel_features
 from harkd_convert.package import (
     NAME,
     SPDX,
+    check_kept,
     check_target,
     packaged_files,
     staged,
     version_of,
 )
 from harkd_convert.progress import Progress, silent
-from harkd_convert.quantize import is_listed
-from harkd_convert.verify import MOST_GROWTH
+from harkd_convert.verify import MOST_GROWTH, require_normalizer
 
 FAMILY = "streaming-ctc"
 FILES = {"model": "model.onnx", "tokens": "tokens.txt", "licence": "LICENSE"}
@@ -190,13 +190,7 @@ def _check_options(source: ConformerSource, name: str, options: StreamingOptions
         )
     if options.precision is Precision.FP16:
         raise ConvertError("a streaming model is int8 or fp32", "choose one with --precision")
-    names = quantizable(source)
-    for pattern in options.keep_float:
-        if not any(is_listed(each, (pattern,)) for each in names):
-            raise ConvertError(
-                f"--keep-float {pattern} names none of the weights",
-                f"it is a shell pattern for names such as {names[0]} or {names[-1]}, quoted",
-            )
+    check_kept(options.keep_float, options.precision, quantizable(source))
 
 
 def _features(recording: Recording, source: ConformerSource) -> Float32:
@@ -218,9 +212,7 @@ def _count(
             f"{speech} does not say what is said in its recordings",
             "write it into the fourth column",
         )
-    normalizer = load_normalizer(options.languages[0])
-    if normalizer is None:
-        raise ConvertError(MISSING.partition(":")[0], "pip install 'harkd[convert]'")
+    normalizer = require_normalizer(options.languages[0])
     names, model = read_units(files.tokens), source.model()
     exported = ExportedConformer(folder / FILES["model"], source.shape, options.chunking)
     heard: dict[str, list[str]] = {"package": [], "torch": []}

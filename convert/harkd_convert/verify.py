@@ -134,9 +134,7 @@ def verify(
             f"{speech} does not say what is said in its recordings",
             "write it into the fourth column",
         )
-    normalizer = load_normalizer(manifest.languages[0])
-    if normalizer is None:
-        raise ConvertError(MISSING.partition(":")[0], "pip install 'harkd[convert]'")
+    normalizer = require_normalizer(manifest.languages[0])
     progress("Loading the models", 0, 0)
     comparison = Comparison(package, manifest, source)
     pairs = []
@@ -149,7 +147,15 @@ def verify(
     )
 
 
-def edit_distance(one: Sequence[int], other: Sequence[int]) -> int:
+def require_normalizer(language: str) -> Normalizer:
+    """Return what makes texts alike before words are counted; raises ConvertError."""
+    normalizer = load_normalizer(language)
+    if normalizer is None:
+        raise ConvertError(MISSING.partition(":")[0], "pip install 'harkd[convert]'")
+    return normalizer
+
+
+def edit_distance(one: Sequence[object], other: Sequence[object]) -> int:
     """Return how many insertions, deletions and substitutions make one of the other."""
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

@@ -113,6 +113,7 @@ def test_five_percent_more_word_errors_are_allowed_or_one() -> None:
         ({"languages": ()}, "which language"),
         ({"keep_float": ("nothing.*",)}, "names none of the weights"),
         ({"precision": Precision.FP16}, "int8 or fp32"),
+        ({"precision": Precision.FP32, "keep_float": ("ctc.*",)}, "no weight is made int8"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(
