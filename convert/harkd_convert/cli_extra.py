@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harkd_convert.errors import ConvertError
 
-EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer", "kaldi_native_fbank"}
+EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer"}
 """Modules that come with `harkd[convert]`."""
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harkd.audio import RATE_HZ
 from harkd.recognizer.onnx import open_session
 from harkd_convert.checkpoint import Float32
 from harkd_convert.conformer import Conformer
 from harkd_convert.conformer_graph import INPUTS
 from harkd_convert.conformer_shape import Chunking, ConformerShape, encoded_frames
-from harkd_convert.mel_features import RATE_HZ
 
 BLANK = 0
 TAIL_S = 1.0

@@ -1,20 +1,17 @@
 """Audio to log-mel features, as sherpa-onnx computes them for WeNet models.
 
-In: int16 audio at 16 kHz. Out: features, a frame each 10 ms. Kaldi's filters in kaldi-native-fbank,
-with what sherpa-onnx sets (csrc/features.h: no dither, bins from 20 Hz to 7,600 Hz, frames beyond
-the edges mirrored) and, for WeNet models, samples that are not scaled down
-(csrc/online-recognizer-ctc-impl.h). Runs on the caller's thread.
+In: int16 audio at 16 kHz. Out: features, a frame each 10 ms: the daemon's, of a whole utterance,
+and of samples that are not scaled down (csrc/online-recognizer-ctc-impl.h). Runs on the caller's
+thread.
 """
 
 from __future__ import annotations
 
-import kaldi_native_fbank as knf
 import numpy as np
 from numpy.typing import NDArray
 
-RATE_HZ = 16000
-HIGH_HZ = -400.0
-"""Below the highest frequency there is."""
+from harkd.audio import RATE_HZ
+from harkd.recognizer.fbank import FeatureSettings
 
 
 def mel_features(samples: NDArray[np.int16], bins: int = 80) -> NDArray[np.float32]:
@@ -27,13 +24,7 @@ def mel_features(samples: NDArray[np.int16], bins: int = 80) -> NDArray[np.float
     Returns:
         float32, (frames, bins).
     """
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = RATE_HZ
-    options.frame_opts.dither = 0.0
-    options.frame_opts.snip_edges = False
-    options.mel_opts.num_bins = bins
-    options.mel_opts.high_freq = HIGH_HZ
-    fbank = knf.OnlineFbank(options)
+    fbank = FeatureSettings(bins, scale=1.0).extractor(whole=True)
     fbank.accept_waveform(RATE_HZ, samples.astype(np.float32))
     fbank.input_finished()
     frames = [fbank.get_frame(number) for number in range(fbank.num_frames_ready)]

@@ -16,7 +16,8 @@ import soxr
 from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
-from harkd_convert.mel_features import RATE_HZ, mel_features
+from harkd.audio import RATE_HZ
+from harkd_convert.mel_features import mel_features
 from recipes.streaming_ctc.units import Units
 
 Float32 = NDArray[np.float32]

@@ -20,9 +20,12 @@ import yaml
 from torch import Tensor
 from torch.nn import functional
 
+from harkd.audio import RATE_HZ
 from harkd_convert.conformer import Conformer
+from harkd_convert.conformer_run import greedy
 from harkd_convert.conformer_shape import Chunking, ConformerShape, encoded_frames
-from harkd_convert.mel_features import RATE_HZ, mel_features
+from harkd_convert.mel_features import mel_features
+from harkd_convert.verify import edit_distance
 from recipes.streaming_ctc.speech import Batch, Ears, Recording, batches, read_recordings
 from recipes.streaming_ctc.units import Units, learn_units, words_of
 
@@ -133,12 +136,6 @@ def loss_of(
     return (1 - MIDDLE_SHARE) * losses[0] + MIDDLE_SHARE * losses[1]
 
 
-def collapsed(best: Sequence[int]) -> list[int]:
-    """Return the units of the best ones by frame: repeats and blanks taken out."""
-    kept = [one for one, before in zip(best, [0, *best], strict=False) if one != before]
-    return [one for one in kept if one]
-
-
 @torch.inference_mode()
 def word_error_rate(
     model: Conformer, recordings: Sequence[Recording], units: Units, chunking: Chunking
@@ -149,21 +146,11 @@ def word_error_rate(
         samples = np.concatenate([recording.samples, np.zeros(RATE_HZ // 2, np.int16)])
         features = torch.from_numpy(mel_features(samples))[None]
         mask = torch.from_numpy(chunking.mask(encoded_frames(features.shape[1])))[None]
-        best = model(features, mask, chunking.cached_frames)[0].argmax(-1).tolist()
-        heard = units.decode(collapsed(best)).split()
+        log_probs = model(features, mask, chunking.cached_frames)[0].numpy()
+        heard = units.decode(greedy(log_probs)).split()
         wanted = words_of(recording.text)
-        errors, words = errors + distance(wanted, heard), words + len(wanted)
+        errors, words = errors + edit_distance(wanted, heard), words + len(wanted)
     return errors / max(words, 1)
-
-
-def distance(one: Sequence[str], other: Sequence[str]) -> int:
-    """Return the edits that make one list of the other."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
-    return row[-1]
 
 
 def prepare(model: Conformer, recordings: Sequence[Recording]) -> None:

@@ -11,7 +11,7 @@ from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest
 from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
 from harkd.recognizer.chunk_layout import UnknownLayoutError
-from harkd.recognizer.onnx import fetch_anew, give_back_memory, provider_of
+from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of, provider_of
 from harkd.recognizer.protocol import Effort, Work
 from harkd.recognizer.symbols import Symbols
 
@@ -40,14 +40,7 @@ class ChunkModel:
         effort: Effort,
         roles: tuple[str, ...],
     ) -> None:
-        absent = [role for role in roles if role not in manifest.files]
-        if absent:
-            raise ModelDamagedError(
-                f"{folder / 'model.yaml'} names no {' and no '.join(absent)}, which the family "
-                f"{manifest.family} needs",
-                fetch_anew(folder / "model.yaml"),
-            )
-        self.paths = {role: folder / manifest.files[role].path for role in roles}
+        self.paths = paths_of(folder, manifest, roles)
         self.name = manifest.name
         self.language = manifest.languages[0]
         self.max_segment_s = manifest.limits.max_segment_s

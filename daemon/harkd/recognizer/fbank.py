@@ -44,12 +44,15 @@ class FeatureSettings:
     librosa: bool = False
     """librosa's mel scale"""
 
-    def extractor(self) -> Any:
-        """Return an extractor whose frame i begins with sample 160 · i of what it is given."""
+    def extractor(self, *, whole: bool = False) -> Any:
+        """Return an extractor whose frame i begins with sample 160 · i of what it is given.
+
+        Or, for a whole utterance, is centred on its 10 ms, with the edges mirrored.
+        """
         options = kaldi_native_fbank.FbankOptions()
         options.frame_opts.samp_freq = RATE_HZ
         options.frame_opts.dither = 0
-        options.frame_opts.snip_edges = True
+        options.frame_opts.snip_edges = not whole
         options.frame_opts.window_type = self.window
         options.frame_opts.remove_dc_offset = self.remove_offset
         options.mel_opts.num_bins = self.bins

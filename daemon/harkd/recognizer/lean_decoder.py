@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
-from harkd.recognizer.onnx import dtype_of, open_session
+from harkd.recognizer.onnx import bind_input, bind_output, dtype_of, open_session
 from harkd.recognizer.protocol import NEVER_UNSURE
 
 PROPOSED_MOST = 15
@@ -69,12 +69,12 @@ class DecoderState:
             for kind in ("key", "value"):
                 cache = np.zeros(decoder.cache_shape, decoder.real)
                 self._caches.append(cache)
-                self._bind_input(f"{kind}_{i}", cache, cache.shape)
-                self._bind_output(f"new_{kind}_{i}", cache, cache.shape)
+                bind_input(self._binding, f"{kind}_{i}", cache)
+                bind_output(self._binding, f"new_{kind}_{i}", cache)
         self._last = np.zeros(1, np.int32)
         self._total = np.zeros(1, np.int32)
-        self._bind_input("last", self._last, (1,))
-        self._bind_input("total", self._total, (1,))
+        bind_input(self._binding, "last", self._last)
+        bind_input(self._binding, "total", self._total)
         self._ids = np.zeros(decoder.capacity, np.int64)
         self._token = np.zeros(decoder.capacity, np.int64)
         self._log_prob = np.zeros(decoder.capacity, np.float32)
@@ -85,7 +85,7 @@ class DecoderState:
         """Decode for these keys and values from now on: each (1, heads, frames, head), in turn."""
         before, self._cross = self._cross, list(map(np.ascontiguousarray, cross))
         for j, array in enumerate(self._cross):
-            self._bind_input(f"cross_{('key', 'value')[j % 2]}_{j // 2}", array, array.shape)
+            bind_input(self._binding, f"cross_{('key', 'value')[j % 2]}_{j // 2}", array)
         del before  # bound until now
 
     def let_go(self) -> None:
@@ -161,16 +161,10 @@ class DecoderState:
 
     def _resize(self, count: int) -> None:
         self._count = 0
-        self._bind_input("ids", self._ids, (1, count))
-        self._bind_output("token", self._token, (1, count))
-        self._bind_output("log_prob", self._log_prob, (1, count))
+        bind_input(self._binding, "ids", self._ids[None, :count])
+        bind_output(self._binding, "token", self._token[None, :count])
+        bind_output(self._binding, "log_prob", self._log_prob[None, :count])
         self._count = count
-
-    def _bind_input(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-        self._binding.bind_input(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
-
-    def _bind_output(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> None:
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, shape, array.ctypes.data)
 
 
 def rejoined(rest: list[int], current: int) -> tuple[list[int], list[int]]:

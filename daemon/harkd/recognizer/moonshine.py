@@ -33,6 +33,7 @@ from harkd.recognizer.onnx import (
     provider_of,
 )
 from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
+from harkd.recognizer.search import log_prob as log_prob_of
 
 UNWRITTEN_MOST = 1024
 """Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
@@ -194,7 +195,7 @@ class Moonshine:
         for agreed, row in enumerate(logits):
             token = int(row.argmax())
             drafted = agreed < len(proposed) and token == proposed[agreed]
-            log_prob = float(-np.log(np.exp(row - row[token]).sum()))
+            log_prob = log_prob_of(row, token)
             if log_prob < unsure and result.tokens and not drafted:
                 result.ended = result.cut_short = True
                 return agreed

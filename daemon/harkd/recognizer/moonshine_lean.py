@@ -33,6 +33,7 @@ from harkd.recognizer.onnx import (
     fetch_anew,
     give_back_after,
     give_back_memory,
+    paths_of,
     provider_of,
 )
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
@@ -62,14 +63,7 @@ class MoonshineLean:
     def __init__(
         self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
     ) -> None:
-        absent = [role for role in ROLES if role not in manifest.files]
-        if absent:
-            raise ModelDamagedError(
-                f"{folder / 'model.yaml'} names no {' and no '.join(absent)}, which the family "
-                "moonshine-lean needs",
-                fetch_anew(folder / "model.yaml"),
-            )
-        paths = {role: folder / manifest.files[role].path for role in ROLES}
+        paths = paths_of(folder, manifest, ROLES)
         self.name = manifest.name
         self.language = manifest.languages[0]
         self.work = Work()

@@ -7,11 +7,13 @@ import ctypes
 import functools
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.model_package import Manifest
 
 # Its Linux wheels phone home from 1.29 on, and write a device id into ~/.cache, unless this is set
 # before the library is loaded (microsoft/onnxruntime#27379). No other module may import it.
@@ -110,6 +112,17 @@ def fetch_anew(path: Path) -> str:
     """Say how to replace the model that a file belongs to."""
     name = path.parent.name
     return f"`harkd models verify {name}` checks it, `harkd models pull {name} --force` replaces it"
+
+
+def paths_of(folder: Path, manifest: Manifest, roles: Sequence[str]) -> dict[str, Path]:
+    """Return a package's files by role. Raises ModelDamagedError where one is not named."""
+    if absent := [role for role in roles if role not in manifest.files]:
+        raise ModelDamagedError(
+            f"{folder / 'model.yaml'} names no {' and no '.join(absent)}, which the family "
+            f"{manifest.family} needs",
+            fetch_anew(folder / "model.yaml"),
+        )
+    return {role: folder / manifest.files[role].path for role in roles}
 
 
 def give_back_memory() -> None:
