@@ -1,7 +1,7 @@
 """One connection to an MQTT broker over paho, from connect to disconnect.
 
-What happens on it is put into an inbox as `Acknowledged` and `Down`: paho holds its own locks
-while it calls back, so nothing else is done there.
+What happens on it is put into an inbox as `Acknowledged`, `Received`, `NotSubscribed` and `Down`:
+paho holds its own locks while it calls back, so nothing else is done there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import queue
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,28 @@ class Acknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class Received:
+    """A message on a topic that we subscribed to."""
+
+    topic: str
+    """The whole topic."""
+    payload: bytes
+    """Whatever was sent."""
+    retained: bool
+    """Whether it lay at the broker when we subscribed, and was not sent just now."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotSubscribed:
+    """The broker does not let us read a topic."""
+
+    topic: str
+    """The whole topic."""
+    refusal: str
+    """Why, in the broker's words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Down:
     """The connection is over."""
 
@@ -84,7 +107,7 @@ class Down:
     """Why, in words."""
 
 
-Inbox = queue.SimpleQueue[Acknowledged | Down]
+Inbox = queue.SimpleQueue[Acknowledged | Received | NotSubscribed | Down]
 
 
 class Connection:
@@ -119,6 +142,9 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        self._topics: Sequence[str] = ()
 
     def open(self, answer_s: float = ANSWER_S) -> None:
         """Connect and log in, within `answer_s` of the connection.
@@ -157,13 +183,23 @@ class Connection:
         )
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Ask for all that is sent to these topics, and what lies retained on them; once only."""
+        if topics:
+            self._topics = topics
+            self._client.subscribe([(topic, 1) for topic in topics])
+
     def close(self) -> None:
         """Say goodbye and free everything, also where the broker hangs."""
         self._client.disconnect()
         if not self._over.wait(GOODBYE_S) and (sock := self._client.socket()):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-        self._client.loop_stop()
+        client = self._client
+        client.loop_stop()
+        # paho closes the last of its sockets when it is freed, which a circle would put off.
+        client.on_socket_open = client.on_connect = client.on_disconnect = None
+        client.on_publish = client.on_message = client.on_subscribe = None
 
     def _on_socket_open(self, _client: Any, _data: Any, sock: Any) -> None:
         # Without it, a message lies in the kernel while the network is away, for as long as
@@ -182,6 +218,14 @@ class Connection:
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _more: Any) -> None:
         self._inbox.put(Acknowledged(mid, str(code) if code.is_failure else ""))
+
+    def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
+        self._inbox.put(Received(message.topic, bytes(message.payload), bool(message.retain)))
+
+    def _on_subscribe(self, _client: Any, _data: Any, _mid: int, codes: Any, _more: Any) -> None:
+        for topic, code in zip(self._topics, codes, strict=False):
+            if code.is_failure:
+                self._inbox.put(NotSubscribed(topic, str(code)))
 
 
 def unreachable(address: Address, error: Exception) -> BrokerError:

@@ -1,6 +1,7 @@
 """Publishes events to the broker, and keeps the connection to it.
 
-In: events from any thread (`publish` never waits for the network). Out: MQTT messages. Each
+In: events and messages from any thread (nothing waits for the network), and what is sent to the
+topics that are listened to. Out: MQTT messages, and what was received, on the `mqtt` thread. Each
 connection has a paho client of its own, so that nothing old hides in paho's queue and goes out
 late. Finals wait in the outbox until the broker acknowledges them; states are sent again at every
 connect, since a broker without persistence forgets them; partials and rejections that meet no
@@ -14,7 +15,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from harkd import messages
@@ -30,7 +31,9 @@ from harkd.mqtt_connection import (
     Down,
     Inbox,
     NoAnswerError,
+    NotSubscribed,
     ProtocolRefusedError,
+    Received,
 )
 from harkd.outbox import MemoryOutbox, Outbox
 
@@ -76,7 +79,9 @@ class Publisher:
         self._outbox = outbox or MemoryOutbox()
         self._jitter = jitter
         self._lock = threading.Lock()
-        self._state: Message | None = None
+        self._kept: dict[str, Message] = {}
+        self._topics: Sequence[str] = ()
+        self._take: Callable[[Received], None] = ignore
         self._connection: Connection | None = None
         self._unanswered: dict[int, str] = {}
         self._inbox: Inbox = queue.SimpleQueue()
@@ -85,6 +90,15 @@ class Publisher:
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+
+    def listen(self, topics: Sequence[str], take: Callable[[Received], None]) -> None:
+        """Subscribe to topics at each connect; to be called before `start`.
+
+        Args:
+            topics: Whole topics, without wildcards.
+            take: Takes each message, on the `mqtt` thread.
+        """
+        self._topics, self._take = topics, take
 
     def start(self) -> None:
         """Begin to connect; an absent broker is no error."""
@@ -95,8 +109,7 @@ class Publisher:
         with self._lock:
             match event:
                 case StateChanged():
-                    self._state = messages.state(self.about, event)
-                    self._send(self._state)
+                    self._keep(messages.state(self.about, event))
                 case Partial():
                     self._send(messages.partial(self.about, event))
                 case Rejected():
@@ -106,6 +119,22 @@ class Publisher:
                     awake = replace(event, speech_end_ns=event.speech_end_ns + asleep_ns())
                     self._outbox.add(awake)
                     self._send_final(awake)
+
+    def send(self, message: Message) -> None:
+        """Send a message now; it is dropped where there is no connection. Never waits."""
+        with self._lock:
+            self._send(message)
+
+    def keep(self, message: Message) -> None:
+        """Send a retained message now and at each connect, until another one on its topic."""
+        with self._lock:
+            self._keep(message)
+
+    def repeat(self) -> None:
+        """Send everything that is kept again, for a subscriber that has begun anew."""
+        with self._lock:
+            for message in self._kept.values():
+                self._send(message)
 
     def stop(self) -> None:
         """Wait a little for the broker's answers, say `offline`, and disconnect."""
@@ -121,6 +150,10 @@ class Publisher:
 
     def _send(self, message: Message) -> int | None:
         return self._connection.send(message) if self._connection else None
+
+    def _keep(self, message: Message) -> None:
+        self._kept[message.topic] = message
+        self._send(message)
 
     def _send_final(self, final: Final) -> None:
         outgoing = messages.final(self.about, final, time.monotonic_ns() + asleep_ns())
@@ -198,10 +231,11 @@ class Publisher:
                 self._inbox.put(STOP)
             else:
                 self._send(messages.availability(self.about, online=True))
-            if self._state:
-                self._send(self._state)
+            for message in self._kept.values():
+                self._send(message)
             for final in self._outbox.waiting():
                 self._send_final(final)
+        connection.subscribe(self._topics)
         self.connected.set()
         try:
             return self._handle_answers()
@@ -218,6 +252,10 @@ class Publisher:
             match self._inbox.get():
                 case Acknowledged() as answer:
                     self._settle(answer)
+                case Received() as received:
+                    self._hear(received)
+                case NotSubscribed() as answer:
+                    self._report_unheard(answer)
                 case Down() as end:
                     return self._say_goodbye() if end is STOP else end.reason
 
@@ -244,6 +282,12 @@ class Publisher:
             elif event is not STOP:
                 return
 
+    def _hear(self, received: Received) -> None:
+        try:
+            self._take(received)
+        except Exception:
+            log.exception("a message on %s could not be handled", received.topic)
+
     def _settle(self, answer: Acknowledged) -> None:
         self._report_refusal(answer)
         with self._lock:
@@ -259,6 +303,16 @@ class Publisher:
                 answer.refusal,
                 self._address.username,
                 self.about.topic("#"),
+            )
+
+    def _report_unheard(self, answer: NotSubscribed) -> None:
+        if answer.topic not in self._refusals:
+            self._refusals.add(answer.topic)
+            log.error(
+                "the broker does not let us read %s (%s); allow the user %r to read it",
+                answer.topic,
+                answer.refusal,
+                self._address.username,
             )
 
 
@@ -291,6 +345,10 @@ class _Reporter:
                 BRIEF_MOST,
                 self._address.client_id,
             )
+
+
+def ignore(_received: Received) -> None:
+    """Take a message that nobody waits for."""
 
 
 def asleep_ns() -> int:

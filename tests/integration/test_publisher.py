@@ -29,7 +29,7 @@ from harkd import publisher as publisher_module
 from harkd.broker import EmbeddedBroker, is_taken
 from harkd.errors import BrokerError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
-from harkd.messages import About
+from harkd.messages import About, Message
 from harkd.mqtt_connection import Address, Connection, Inbox, ProtocolRefusedError
 from harkd.publisher import Publisher
 from servers import Mosquitto, Received, Subscriber, free_port, wait_until
@@ -102,6 +102,21 @@ def texts(subscriber: Subscriber, name: str) -> list[str]:
     return [each["text"] for each in payloads(subscriber, name)]
 
 
+@contextlib.contextmanager
+def client(port: int) -> Iterator[paho.Client]:
+    """A client of somebody else."""
+    other, over = paho.Client(CallbackAPIVersion.VERSION2), threading.Event()
+    other.on_disconnect = lambda *_: over.set()
+    other.connect("127.0.0.1", port)
+    other.loop_start()
+    try:
+        yield other
+    finally:
+        other.disconnect()
+        over.wait(2)
+        other.loop_stop()
+
+
 def said(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [each.getMessage() for each in caplog.records if each.levelno >= level]
 
@@ -154,6 +169,58 @@ def test_each_event_arrives_with_its_qos_retention_and_expiry(
     assert retained == {"availability", "state", "transcript/last"}
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_what_is_sent_to_a_topic_that_is_listened_to_is_taken_at_each_connection(
+    broker: Mosquitto, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[mqtt_connection.Received] = []
+
+    def take(received: mqtt_connection.Received) -> None:
+        heard.append(received)
+        if received.payload == b"bad":
+            raise ValueError(received.payload)
+
+    topic = f"{ROOT}/listen/set"
+    with client(broker.port) as other:
+        other.publish(topic, b"OFF", 1, retain=True).wait_for_publish(2)
+        publisher = Publisher(address(broker.port), protocol, ABOUT, jitter=lambda: 0.1)
+        publisher.listen([topic], take)
+        publisher.start()
+        try:
+            wait_until(lambda: len(heard) == 1, "the retained message", 2)
+            for payload in (b"bad", b"\x00\xff"):
+                other.publish(topic, payload, 1).wait_for_publish(2)
+            wait_until(lambda: len(heard) == 3, "two messages", 2)
+            publisher._connection._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore
+            wait_until(lambda: len(heard) == 4, "the retained message again", 5)
+        finally:
+            publisher.stop()
+    assert heard == [
+        mqtt_connection.Received(topic, b"OFF", retained=True),
+        mqtt_connection.Received(topic, b"bad", retained=False),
+        mqtt_connection.Received(topic, b"\x00\xff", retained=False),
+        mqtt_connection.Received(topic, b"OFF", retained=True),
+    ]
+    assert f"a message on {topic} could not be handled" in said(caplog, logging.ERROR)
+
+
+def test_what_is_kept_is_sent_at_once_and_again_when_asked(broker: Mosquitto) -> None:
+    message = Message(f"{ROOT}/listen/state", b"ON", 1, retain=True)
+    with Subscriber(broker) as subscriber, publishing(broker.port) as publisher:
+        publisher.keep(message)
+        publisher.send(Message(f"{ROOT}/error", b"{}", 1))
+        subscriber.wait_for(on("error"), 2)
+        publisher.repeat()
+        wait_until(
+            lambda: (
+                [each.payload for each in subscriber.messages if on("listen/state")(each)]
+                == [b"ON", b"ON"]
+            ),
+            "the kept message twice",
+            2,
+        )
+
+
 def test_a_clean_stop_says_offline_after_all_that_was_published(broker: Mosquitto) -> None:
     with Subscriber(broker) as subscriber:
         with publishing(broker.port) as publisher:
@@ -168,7 +235,7 @@ def test_a_clean_stop_says_offline_after_all_that_was_published(broker: Mosquitt
 
 VANISHING = """
 import sys, time
-from harkd.messages import About
+from harkd.messages import About, Message
 from harkd.mqtt_connection import Address
 from harkd.publisher import Publisher
 about = About("harkd", "kitchen", "0", "m", "", True, 30)
