@@ -33,6 +33,7 @@ __all__ = [
     "MqttSettings",
     "RecognizerSettings",
     "Settings",
+    "StateSettings",
     "VadSettings",
     "describe",
     "example_text",
@@ -41,10 +42,13 @@ __all__ = [
     "load_traced",
     "models_dir",
     "read_password",
+    "state_dir",
 ]
 
 SYSTEM_MODELS_DIR: Final = Path("/var/lib/harkd/models")
 """Where root keeps models."""
+SYSTEM_STATE_DIR: Final = Path("/var/lib/harkd")
+"""Where root keeps what must survive a restart."""
 MASK: Final = "********"
 """Shown in place of a secret that is set."""
 
@@ -144,6 +148,14 @@ class ModelsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateSettings:
+    """Where is kept what must survive a restart."""
+
+    dir: str = ""
+    """Folder; empty for the usual one, see `state_dir`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MqttSettings:
     """Where the transcripts go."""
 
@@ -192,6 +204,7 @@ class Settings:
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     recognizer: RecognizerSettings = field(default_factory=RecognizerSettings)
     models: ModelsSettings = field(default_factory=ModelsSettings)
+    state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
@@ -269,6 +282,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         endpoint=EndpointSettings(**of("endpoint")),
         recognizer=RecognizerSettings(**of("recognizer")),
         models=ModelsSettings(**of("models")),
+        state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
         log=LogSettings(**of("log")),
     )
@@ -366,6 +380,18 @@ def models_dir(models: ModelsSettings, environ: Mapping[str, str]) -> Path:
     if os.geteuid() == 0:
         return SYSTEM_MODELS_DIR
     return platformdirs.user_data_path("harkd", appauthor=False) / "models"
+
+
+def state_dir(state: StateSettings, environ: Mapping[str, str]) -> Path:
+    """Returns the folder of what must survive: `dir`, else systemd's, else the user's or root's."""
+    if state.dir:
+        return expand(state.dir)
+    # systemd.exec(5): several folders are set apart by colons; the first is ours.
+    if by_systemd := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(by_systemd)
+    if os.geteuid() == 0:
+        return SYSTEM_STATE_DIR
+    return platformdirs.user_state_path("harkd", appauthor=False)
 
 
 def example_text() -> str:

@@ -26,6 +26,7 @@ from harkd.settings import (
     load_traced,
     models_dir,
     read_password,
+    state_dir,
 )
 from harkd.settings_file import Keys
 from harkd.settings_leaf import Leaf
@@ -745,6 +746,20 @@ def test_models_are_where_the_option_the_variable_or_the_user_says(
     assert models_dir(type(models)(dir="/d"), {"HARKD_MODELS": "/m"}) == Path("/d")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert models_dir(models, {}) == Path("/var/lib/harkd/models")
+
+
+def test_state_is_where_the_option_systemd_or_the_user_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    state = Settings().state
+    by_systemd = {"STATE_DIRECTORY": "/var/lib/harkd-kitchen:/var/lib/other"}
+    assert state_dir(state, {}) == tmp_path / "harkd"
+    assert state_dir(state, by_systemd) == Path("/var/lib/harkd-kitchen")
+    assert state_dir(type(state)(dir="/s"), by_systemd) == Path("/s")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert state_dir(state, {}) == Path("/var/lib/harkd")
 
 
 # The reference
