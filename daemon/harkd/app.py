@@ -131,8 +131,10 @@ def load(installed: InstalledModel, settings: Settings) -> Recognizer:
     """Load the recognizer. Raises ModelError."""
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
-    threads = settings.recognizer.threads
-    return load_recognizer(installed.dir, installed.manifest, threads, effort_of(settings))
+    wanted = settings.recognizer
+    return load_recognizer(
+        installed.dir, installed.manifest, wanted.threads, effort_of(settings), wanted.device
+    )
 
 
 def effort_of(settings: Settings) -> Effort:

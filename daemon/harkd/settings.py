@@ -135,6 +135,8 @@ class RecognizerSettings:
     """Whether a partial encodes only what is new, and what it changes."""
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
     """Processor threads, 0…64; 0 chooses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; auto takes the GPU where the model and the machine can."""
     min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.35
     """Confidence below which a text is rejected, 0…1."""
 

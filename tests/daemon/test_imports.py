@@ -40,7 +40,8 @@ LAYERS = [
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
-    | {"recognizer.chunk_layout", "recognizer.chunk_encoder", "recognizer.chunk_model"}
+    | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
+    | {"recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}

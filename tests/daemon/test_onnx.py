@@ -129,3 +129,26 @@ def test_an_error_is_told_in_one_line() -> None:
     assert onnx.first_line(RuntimeError("  out of memory\nat 0x1234")) == "out of memory"
     assert onnx.first_line(MemoryError()) == "MemoryError"
     assert len(onnx.first_line(RuntimeError("x" * 5000))) == 200
+
+
+# ------------------------------------------------------------------ devices
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "tried"),
+    [
+        ("cpu", [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER], [onnx.CPU_PROVIDER]),
+        ("auto", [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER], [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER]),
+        ("cuda", [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER], [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER]),
+        ("auto", ["AzureExecutionProvider", onnx.CPU_PROVIDER], [onnx.CPU_PROVIDER]),
+        ("cuda", [onnx.CPU_PROVIDER], [onnx.CPU_PROVIDER]),
+    ],
+)
+def test_the_gpu_is_tried_where_it_is_wanted_and_onnxruntime_knows_cuda(
+    device: str, there: list[str], tried: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(onnx.onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnx, "load_cuda_libraries", lambda: loaded.append("cuda"))
+    assert onnx.providers_for(device) == tried
+    assert bool(loaded) == (onnx.CUDA_PROVIDER in tried)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import sherpa_onnx
@@ -21,7 +22,10 @@ from harkd.audio import RATE_HZ, AudioBlock, SourceOpened
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Event, Final, Partial
 from harkd.model_package import Manifest, PackagedFile, sha256_of
+from harkd.recognizer import chunk_encoder, factory, onnx
 from harkd.recognizer.beam_search import Beam
+from harkd.recognizer.chunk_buffers import DeviceBuffers
+from harkd.recognizer.chunk_layout import State
 from harkd.recognizer.chunk_model import ChunkModel
 from harkd.recognizer.chunk_stream import LATE_S, SILENCE_MOST_S, ChunkStream, catch_up_together
 from harkd.recognizer.ctc import StreamingCtc
@@ -349,6 +353,40 @@ def test_streams_that_are_encoded_together_hear_what_each_would_alone(model: Mod
     assert together.encoder_passes == 0, "each chunk was encoded once"
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_states_in_a_devices_memory_hear_the_same(
+    layout: str, folders: Folders, models: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the device is the CPU, but the way is that of CUDA: nothing is shared with the host."""
+    made: list[DeviceBuffers] = []
+
+    def elsewhere(states: Sequence[State], _device: str) -> DeviceBuffers:
+        made.append(DeviceBuffers(states, "cpu"))
+        return made[-1]
+
+    monkeypatch.setattr(chunk_encoder, "buffers_for", elsewhere)
+    far = loaded(folders(layout))
+    far.encoder.provider = "cuda"
+    far.spare.clear()
+    streams = [far.stream() for _ in range(2)]
+    for begin in range(0, len(AUDIO), RATE_HZ):
+        for stream in streams:
+            stream.accept(AUDIO[begin : begin + RATE_HZ])
+        if begin < 2 * RATE_HZ:
+            catch_up_together(streams, 2)
+        else:
+            streams[0].prepare()
+    wanted = models(layout).stream()
+    wanted.accept(AUDIO)
+    tokens = wanted.finish().tokens
+    assert tokens
+    assert [stream.finish().tokens for stream in streams] == [tokens, tokens]
+    streams[0].restart()
+    streams[0].accept(AUDIO)
+    assert streams[0].finish().tokens == tokens
+    assert made
+
+
 def test_nothing_together_is_nothing(model: Model) -> None:
     catch_up_together([], most=4)
     catch_up_together([model.stream()], most=4)
@@ -450,6 +488,26 @@ def test_a_ctc_model_is_no_encoder(folders: Folders, tmp_path: Path) -> None:
     files_of(folder)["encoder"].write_bytes(ctc.read_bytes())
     with pytest.raises(ModelDamagedError, match="wenet_ctc, no transducer's encoder"):
         loaded(folder)
+
+
+def test_where_a_gpu_was_wanted_and_not_had_the_log_says_why(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = folders("ctc zipformer2")
+    manifest = manifest_of(folder)
+
+    def told(device: str, providers: list[str]) -> str:
+        monkeypatch.setattr(onnx.onnxruntime, "get_available_providers", lambda: providers)
+        monkeypatch.setattr(onnx, "providers_for", lambda _device: [onnx.CPU_PROVIDER])
+        caplog.clear()
+        assert load_recognizer(folder, manifest, 1, device=device).provider == "cpu"
+        return "".join(each.message for each in caplog.records if each.levelname == "ERROR")
+
+    assert told("cpu", [onnx.CPU_PROVIDER]) == told("auto", [onnx.CPU_PROVIDER]) == ""
+    assert "onnxruntime-gpu" in told("cuda", [onnx.CPU_PROVIDER])
+    assert "nvidia-smi" in told("cuda", [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER])
+    moonshine = msgspec.structs.replace(manifest, family="moonshine")
+    assert "runs on the CPU only" in factory.why_not_on_gpu(moonshine)
 
 
 def test_a_failure_is_told_in_our_words(

@@ -1,8 +1,8 @@
 """A streaming encoder: one call for each chunk, its state in buffers that swap their places.
 
 In: features of one chunk. Out: the graph's output for it, valid until the next call. What one call
-writes the next one reads: nothing is copied, and nothing is allocated. Runs on the thread that uses
-the stream.
+writes the next one reads: states are not copied, and nothing is allocated. Runs on the thread that
+uses the stream.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.recognizer.chunk_buffers import Buffers, buffers_for
 from harkd.recognizer.chunk_layout import UnknownLayoutError, read_layout
 from harkd.recognizer.fbank import FRAME_S
-from harkd.recognizer.onnx import bind_input, bind_output, first_line, open_session
+from harkd.recognizer.onnx import bind_input, bind_output, first_line, open_session, provider_of
 
 Float32 = NDArray[np.float32]
 
@@ -27,14 +28,17 @@ class ChunkEncoder:
     Args:
         path: Its file.
         threads: Threads for each pass.
+        device: ``auto``, ``cpu`` or ``cuda``; see `open_session`.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load the file.
         UnknownLayoutError: Its layout is not known, or it does not do what that says.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.session = open_session(path, threads, arena=True)
+    def __init__(self, path: Path, threads: int, device: str = "cpu") -> None:
+        self.session = open_session(path, threads, arena=True, device=device)
+        self.provider = provider_of(self.session)
+        """What really runs it: cpu or cuda"""
         self.layout = read_layout(self.session)
         self.properties: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.output_shape = self._tried()
@@ -104,36 +108,42 @@ class EncoderState:
         self.output: Float32 = output[0]
         """Where `step` puts its result: float32, shape (frames, width)."""
         self._others = {name: array.copy() for name, array in layout.others.items()}
-        # onnxruntime keeps the addresses alone: what is bound must live as long as the bindings.
-        self._sides = [
-            [np.zeros(each.shape, each.dtype) for each in layout.states] for _ in range(2)
-        ]
-        self._bindings = [self._bound(self._sides[i], self._sides[1 - i]) for i in range(2)]
+        self._far = encoder.provider != "cpu"
+        self._sides = [buffers_for(layout.states, encoder.provider) for _ in range(2)]
+        self._bindings = [self._session.io_binding() for _ in range(2)]
+        for i, binding in enumerate(self._bindings):
+            self._sides[i].bind(binding, self._bindings[1 - i])
+            bind_output(binding, layout.output, output)
+            self._bind_inputs(binding)
         self.steps = 0
         """Chunks so far."""
 
     def step(self) -> Float32:
         """Encode the chunk in `features`; return `output`."""
         self._layout.tick(self._others, self.steps)
-        self._session.run_with_iobinding(self._bindings[self.steps % 2])
+        binding = self._bindings[self.steps % 2]
+        if self._far:
+            # What is bound from here is copied to the device when it is bound, and not again.
+            self._bind_inputs(binding)
+        self._session.run_with_iobinding(binding)
+        if self._far:
+            binding.synchronize_outputs()
         self.steps += 1
         return self.output
 
     @property
-    def read(self) -> list[NDArray[Any]]:
-        """What the next step reads, in the layout's order."""
+    def read(self) -> Buffers:
+        """What the next step reads."""
         return self._sides[self.steps % 2]
 
     @property
-    def written(self) -> list[NDArray[Any]]:
+    def written(self) -> Buffers:
         """What the next step writes."""
         return self._sides[1 - self.steps % 2]
 
     def clear(self) -> None:
         """Forget everything."""
-        for side in self._sides:
-            for array in side:
-                array.fill(0)
+        self._sides[0].put([np.zeros(each.shape, each.dtype) for each in self._layout.states])
         for name, first in self._layout.others.items():
             self._others[name][...] = first
         self.steps = 0
@@ -143,8 +153,7 @@ class EncoderState:
         self.steps = other.steps
         for name, array in other._others.items():
             self._others[name][...] = array
-        for mine, others in zip(self.read, other.read, strict=True):
-            np.copyto(mine, others)
+        self.read.put(other.read.values())
 
     @staticmethod
     def step_together(states: Sequence[EncoderState]) -> None:
@@ -165,25 +174,19 @@ class EncoderState:
             layout.tick(each._others, each.steps)
         for name in layout.others:
             feed[name] = np.concatenate([each._others[name] for each in states])
-        for i, state in enumerate(layout.states):
-            feed[state.name] = np.concatenate([each.read[i] for each in states], axis=state.axis)
+        held = [each.read.values() for each in states]
+        for state, *values in zip(layout.states, *held, strict=True):
+            feed[state.name] = np.concatenate(values, axis=state.axis)
         wanted = [layout.output, *(state.output for state in layout.states)]
         output, *news = session.run(wanted, feed)
         for number, each in enumerate(states):
             each._out[0] = output[number]
-            for state, new, place in zip(layout.states, news, each.written, strict=True):
-                np.copyto(place, new.take([number], axis=state.axis))
+            pairs = zip(layout.states, news, strict=True)
+            each.written.put([new.take([number], axis=state.axis) for state, new in pairs])
             each.steps += 1
 
-    def _bound(self, read: list[NDArray[Any]], written: list[NDArray[Any]]) -> Any:
-        binding = self._session.io_binding()
-        layout = self._layout
-        inputs = {layout.input: self._fed, **self._others}
-        inputs.update(zip((each.name for each in layout.states), read, strict=True))
-        outputs: dict[str, NDArray[Any]] = {layout.output: self._out}
-        outputs.update(zip((each.output for each in layout.states), written, strict=True))
-        for name, array in inputs.items():
+    def _bind_inputs(self, binding: Any) -> None:
+        """Bind what is made here for each step."""
+        bind_input(binding, self._layout.input, self._fed)
+        for name, array in self._others.items():
             bind_input(binding, name, array)
-        for name, array in outputs.items():
-            bind_output(binding, name, array)
-        return binding

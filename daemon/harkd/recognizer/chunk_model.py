@@ -11,7 +11,7 @@ from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest
 from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
 from harkd.recognizer.chunk_layout import UnknownLayoutError
-from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of, provider_of
+from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of
 from harkd.recognizer.protocol import Effort, Work
 from harkd.recognizer.symbols import Symbols
 
@@ -27,6 +27,8 @@ class ChunkModel:
         threads: Threads for each pass.
         effort: Nothing can be left out: each chunk is encoded once.
         roles: Its files: the encoder first, the symbols last.
+        device: Where the encoder runs: ``auto``, ``cpu`` or ``cuda``; the rest is too small for a
+            GPU.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
@@ -39,6 +41,7 @@ class ChunkModel:
         threads: int,
         effort: Effort,
         roles: tuple[str, ...],
+        device: str,
     ) -> None:
         self.paths = paths_of(folder, manifest, roles)
         self.name = manifest.name
@@ -48,10 +51,10 @@ class ChunkModel:
         self.effort = effort
         self.symbols = Symbols(self.paths[roles[-1]])
         try:
-            self.encoder = ChunkEncoder(self.paths[roles[0]], threads)
+            self.encoder = ChunkEncoder(self.paths[roles[0]], threads, device)
         except UnknownLayoutError as error:
             raise ModelDamagedError(f"{self.paths[roles[0]]} {error}", WRONG_FILES) from error
-        self.provider = provider_of(self.encoder.session)
+        self.provider = self.encoder.provider
         self.spare: list[EncoderState] = []
         """States that no stream uses now."""
 

@@ -26,15 +26,21 @@ class StreamingCtc(ChunkModel):
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: Nothing can be left out.
+        device: Where the encoder runs.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort = EVERYTHING,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(folder, manifest, threads, effort, ("model", "tokens"))
+        super().__init__(folder, manifest, threads, effort, ("model", "tokens"), device)
         self.require_symbols(self.encoder.output_shape[2])
         blank = self.symbols.blank
         if blank is None:

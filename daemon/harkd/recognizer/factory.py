@@ -15,19 +15,27 @@ from harkd.model_package import Manifest
 from harkd.recognizer.ctc import StreamingCtc
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
+from harkd.recognizer.onnx import (
+    CUDA_PROVIDER,
+    choose_threads,
+    fetch_anew,
+    give_back_memory,
+    onnxruntime,
+)
 from harkd.recognizer.protocol import EVERYTHING, Effort, Recognizer
 from harkd.recognizer.transducer import Transducer
 
 log = logging.getLogger(__name__)
 
 
-FAMILIES: dict[str, Callable[[Path, Manifest, int, Effort], Recognizer]] = {
+FAMILIES: dict[str, Callable[..., Recognizer]] = {
     "moonshine": Moonshine,
     "moonshine-lean": MoonshineLean,
     "streaming-ctc": StreamingCtc,
     "streaming-transducer": Transducer,
 }
+ON_GPU = ("streaming-ctc", "streaming-transducer")
+"""Families that can run on CUDA; Moonshine's files are in int8, which CUDA has no product for."""
 
 
 def misfit(manifest: Manifest) -> str:
@@ -40,7 +48,11 @@ def misfit(manifest: Manifest) -> str:
 
 
 def load_recognizer(
-    folder: Path, manifest: Manifest, threads: int = 0, effort: Effort = EVERYTHING
+    folder: Path,
+    manifest: Manifest,
+    threads: int = 0,
+    effort: Effort = EVERYTHING,
+    device: str = "cpu",
 ) -> Recognizer:
     """Load a model and run it once, so that the first utterance is as fast as the others.
 
@@ -49,6 +61,7 @@ def load_recognizer(
         manifest: Its manifest, whose files have been verified.
         threads: Threads for each pass; 0 chooses by the cores of this machine.
         effort: What it may leave out; everything that it can if omitted.
+        device: ``cpu``; ``auto`` or ``cuda`` for the GPU, where the family and the machine can.
 
     Raises:
         ModelError: The family is unknown, or a file cannot be used.
@@ -60,7 +73,8 @@ def load_recognizer(
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    recognizer = FAMILIES[manifest.family](folder, manifest, count, effort)
+    where = {"device": device} if manifest.family in ON_GPU else {}
+    recognizer = FAMILIES[manifest.family](folder, manifest, count, effort, **where)
     stream = recognizer.stream()
     stream.accept(np.zeros(RATE_HZ, np.int16))
     try:
@@ -71,6 +85,8 @@ def load_recognizer(
             fetch_anew(folder / "model.yaml"),
         ) from error
     give_back_memory()
+    if device == "cuda" != recognizer.provider:
+        log.error("%s", why_not_on_gpu(manifest))
     log.info(
         "model %s loaded in %.2f s: %s, %d thread%s",
         manifest.name,
@@ -80,3 +96,22 @@ def load_recognizer(
         "" if count == 1 else "s",
     )
     return recognizer
+
+
+def why_not_on_gpu(manifest: Manifest) -> str:
+    """Say why a model runs on the CPU, and what to do."""
+    if manifest.family not in ON_GPU:
+        return (
+            f"recognizer.device is cuda, but a model of the family {manifest.family} runs on the "
+            f"CPU only: choose one of the families {' and '.join(ON_GPU)}, or set it to auto"
+        )
+    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+        return (
+            "recognizer.device is cuda, but this onnxruntime knows no CUDA; the model runs on the "
+            "CPU: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        )
+    return (
+        "recognizer.device is cuda, but onnxruntime could not use the GPU; the model runs on the "
+        "CPU: check that nvidia-smi shows the GPU, and that its driver fits the CUDA of "
+        f"onnxruntime-gpu {onnxruntime.__version__}"
+    )

@@ -23,7 +23,8 @@ import onnxruntime as onnxruntime
 from numpy.typing import NDArray
 
 onnxruntime.set_default_logger_severity(3)  # its warnings are for makers of models
-PROVIDER_NAMES = {"CPUExecutionProvider": "cpu", "CUDAExecutionProvider": "cuda"}
+CPU_PROVIDER, CUDA_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider"
+PROVIDER_NAMES = {CPU_PROVIDER: "cpu", CUDA_PROVIDER: "cuda"}
 CPU_FACTS = Path("/proc/cpuinfo")
 MOST_THREADS = 4
 """Small models gain nothing from more."""
@@ -38,14 +39,16 @@ def choose_threads(wanted: int) -> int:
     return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) - 1))
 
 
-def open_session(path: Path, threads: int, *, arena: bool) -> Any:
-    """Load one model file on the CPU.
+def open_session(path: Path, threads: int, *, arena: bool, device: str = "cpu") -> Any:
+    """Load one model file.
 
     Args:
         path: The file.
         threads: Threads for each pass.
         arena: Whether onnxruntime keeps the memory of a pass for the next one. Good where each pass
             needs the same; where they grow with the audio, it would keep the longest for ever.
+        device: ``cpu``; or ``auto`` and ``cuda`` for the GPU where there is one, else the CPU:
+            `provider_of` tells which it became.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load it.
@@ -61,7 +64,7 @@ def open_session(path: Path, threads: int, *, arena: bool) -> Any:
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
+            os.fspath(path), options, providers=providers_for(device)
         )
     except Exception as error:
         raise ModelDamagedError(
@@ -69,6 +72,22 @@ def open_session(path: Path, threads: int, *, arena: bool) -> Any:
             f"({first_line(error)})",
             fetch_anew(path),
         ) from error
+
+
+def providers_for(device: str) -> list[str]:
+    """Return what a session is to try, best first."""
+    if device == "cpu" or CUDA_PROVIDER not in onnxruntime.get_available_providers():
+        return [CPU_PROVIDER]
+    load_cuda_libraries()
+    return [CUDA_PROVIDER, CPU_PROVIDER]
+
+
+@functools.cache
+def load_cuda_libraries() -> None:
+    """Load what pip has installed of CUDA and cuDNN, where onnxruntime would not look for it."""
+    # https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#preload-dlls
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
+        onnxruntime.preload_dlls()
 
 
 def dtype_of(session: Any, name: str) -> Any:

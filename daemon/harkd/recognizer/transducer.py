@@ -43,16 +43,22 @@ class Transducer(ChunkModel):
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: Nothing can be left out.
+        device: Where the encoder runs.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort = EVERYTHING,
+        device: str = "cpu",
     ) -> None:
         roles = ("encoder", "decoder", "joiner", "tokens")
-        super().__init__(folder, manifest, threads, effort, roles)
+        super().__init__(folder, manifest, threads, effort, roles, device)
         kind = self.encoder.layout.kind
         if kind in CTC_ONLY:
             raise ModelDamagedError(
