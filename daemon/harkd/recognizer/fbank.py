@@ -7,6 +7,7 @@ silence that is thought of, and audio may still follow. Runs on the thread that 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,18 @@ class FeatureSettings:
         options.mel_opts.is_librosa = self.librosa
         return kaldi_native_fbank.OnlineFbank(options)
 
+    def frames(self, audio: Float32) -> Float32:
+        """Return all frames of scaled audio, float32, (n,): float32, shape (frames, bins)."""
+        extractor = self.extractor()
+        extractor.accept_waveform(RATE_HZ, audio.tolist())
+        return np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+
+    @functools.cache  # noqa: B019 - there are as many settings as models
+    def silence(self) -> Float32:
+        """Return the frame of silence: float32, shape (bins,)."""
+        silence: Float32 = self.frames(np.zeros(WINDOW_SAMPLES, np.float32))[0]
+        return silence
+
 
 class Fbank:
     """The frames of one segment.
@@ -75,19 +88,14 @@ class Fbank:
         self._unsure: Float32 = np.empty(0, np.float32)
         """What is heard so far of the first `LEAD_SAMPLES`, which come mirrored before them."""
         self._begun = False
-        self._kept: Float32 = np.empty(0, np.float32)
-        """Scaled audio that a frame after the next `take` may need, with the mirrored lead."""
-        self._kept_frame = 0
-        """The frame whose window begins with it."""
+        self._open: Float32 = np.empty(0, np.float32)
+        """Scaled audio from where the first frame begins that is not complete."""
         self._taken = 0
         """Frames that the extractor has forgotten."""
         self.samples = 0
         """All that was heard."""
-
-    @property
-    def ready(self) -> int:
+        self.ready = 0
         """Frames that are complete, from the segment's first."""
-        return int(self._extractor.num_frames_ready)
 
     @property
     def begun(self) -> int:
@@ -105,7 +113,9 @@ class Fbank:
             scaled, self._begun = mirrored(scaled), True
         # A list goes in faster than an array, each of whose elements becomes an object anyway.
         self._extractor.accept_waveform(RATE_HZ, scaled.tolist())
-        self._kept = np.concatenate([self._kept, scaled])
+        before, self.ready = self.ready, int(self._extractor.num_frames_ready)
+        kept = np.concatenate([self._open, scaled])
+        self._open = kept[(self.ready - before) * SHIFT_SAMPLES :]
 
     def take(self, first: int, count: int, out: Float32) -> None:
         """Write complete frames, and forget what lies before them.
@@ -115,7 +125,8 @@ class Fbank:
             count: How many.
             out: float32, shape (count, bins).
         """
-        self._forget(first)
+        self._extractor.pop(first - self._taken)
+        self._taken = first
         for i in range(count):
             out[i] = self._extractor.get_frame(first + i)
 
@@ -126,20 +137,19 @@ class Fbank:
             first: The first frame; not before the last one that was taken.
             count: How many.
         """
-        heard = self._kept[(first - self._kept_frame) * SHIFT_SAMPLES :]
-        if not self._begun:
-            heard = mirrored(np.pad(self._unsure, (0, LEAD_SAMPLES)))[first * SHIFT_SAMPLES :]
-        needed = (count - 1) * SHIFT_SAMPLES + WINDOW_SAMPLES
-        padded = np.pad(heard[:needed], (0, max(0, needed - len(heard))))
-        extractor = self._settings.extractor()
-        extractor.accept_waveform(RATE_HZ, padded.tolist())
-        return np.stack([extractor.get_frame(i) for i in range(count)])
-
-    def _forget(self, first: int) -> None:
-        self._extractor.pop(first - self._taken)
-        self._taken = first
-        self._kept = self._kept[(first - self._kept_frame) * SHIFT_SAMPLES :]
-        self._kept_frame = first
+        settings, frames = self._settings, np.empty((count, self._settings.bins), np.float32)
+        complete = min(max(0, self.ready - first), count)
+        for i in range(complete):
+            frames[i] = self._extractor.get_frame(first + i)
+        heard = self._open if self._begun else mirrored(np.pad(self._unsure, (0, LEAD_SAMPLES)))
+        heard = heard[max(0, first - self.ready) * SHIFT_SAMPLES :]
+        ending = min(-(-len(heard) // SHIFT_SAMPLES), count - complete)
+        if ending > 0:
+            needed = (ending - 1) * SHIFT_SAMPLES + WINDOW_SAMPLES
+            computed = settings.frames(np.pad(heard[:needed], (0, max(0, needed - len(heard)))))
+            frames[complete : complete + ending] = computed
+        frames[complete + ending :] = settings.silence()
+        return frames
 
 
 def mirrored(audio: Float32) -> Float32:
