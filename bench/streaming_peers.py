@@ -1,122 +1,139 @@
-"""harkd and sherpa-onnx with the same streaming transducer, in turns, in one process, on one core.
+"""harkd and sherpa-onnx with the same streaming model, in turns, in one process, on one core.
 
-    .venv/bin/python bench/streaming_peers.py DIR RECORDING --rounds 10
+    .venv/bin/python bench/streaming_peers.py DIR RECORDING… --rounds 10
+    .venv/bin/python bench/streaming_peers.py DIR --speech LIST --limit 40
 
-DIR is an unpacked streaming transducer of sherpa-onnx. Where none is at hand, one of random weights
-with the shapes of a published one does for the cost:
+DIR is a package of a streaming CTC model or transducer, or such a model as sherpa-onnx publishes
+it. Where none is at hand, one of random weights with the shapes of a published one does for the
+cost:
 
     PYTHONPATH=tests .venv/bin/python -c "import pathlib, small_streaming as s; \
         s.write_published_size(pathlib.Path('DIR'), blocks=12, blank=6.0)"
 
-Both get 100 ms at a time and are asked for
-their text each 0.5 s, as a daemon asks; at the end both hear as much silence as harkd finds that
-the model needs. What differs is what either spends around the same graphs. The process pins itself
-to one core before anything is loaded. Prints CPU seconds for each second of audio, the quickest
-round and the median, and whether the tokens are the same.
+Both get 100 ms at a time and are asked for their text each 0.5 s, as a daemon asks. harkd then
+hears as much silence as it finds that the model needs; sherpa-onnx so much that it encodes as many
+chunks, or 0.66 s as in its examples, or 1.5 s. What differs besides is what either spends around
+the same graphs. LIST is as `harkd bench --speech` takes it; with texts in it, word errors are
+counted, after Whisper's normalizer. The process pins itself to one core before anything is loaded.
+Prints CPU seconds for each second of recording (of each recording the median of the rounds), and
+on how many recordings texts and tokens are the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from typing import Any
 
-import msgspec
-import numpy as np
-import soundfile
-import soxr
-from numpy.typing import NDArray
+from streaming_subjects import (
+    Harkd,
+    SherpaOnnx,
+    compare,
+    load_streaming,
+    open_package,
+    peers_of,
+)
 
-from harkd.audio import RATE_HZ
-from harkd.recognizer.factory import load_recognizer  # before the peer: it turns telemetry off
-from harkd.recognizer.transducer import Transducer
-from harkd.sherpa_package import manifest_of
+from harkd.bench_machine import installed, this_machine
+from harkd.bench_measure import Subject, measure, read_samples
+from harkd.bench_report import Figures, errors_cell, figures_of, table
+from harkd.bench_words import MISSING, Normalizer, load_normalizer
+from harkd.errors import HarkdError
+from harkd.speech_list import Recording, read_list, spread
 
-Int16 = NDArray[np.int16]
-PIECE_SAMPLES = RATE_HZ // 10
-ASK_EACH = 5
-TAIL_S = 0.66
-"""sherpa-onnx's own examples add so much."""
-
-
-def read(path: Path) -> Int16:
-    """Return a recording as int16, shape (n,), 16 kHz."""
-    samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
-    mono: Int16 = samples[:, 0]
-    return mono if rate_hz == RATE_HZ else soxr.resample(mono, rate_hz, RATE_HZ)
-
-
-def pieces(audio: Int16) -> list[Int16]:
-    """Return audio in blocks."""
-    return [audio[at : at + PIECE_SAMPLES] for at in range(0, len(audio), PIECE_SAMPLES)]
-
-
-def ours(model: Transducer, audio: Int16) -> list[str]:
-    """Recognize as the daemon does; return the tokens."""
-    stream = model.stream()
-    for number, piece in enumerate(pieces(audio), 1):
-        stream.accept(piece)
-        if number % ASK_EACH == 0:
-            stream.hypothesis()
-    return [model.symbols.symbols[each] for each in stream.finish().tokens]
-
-
-def theirs(recognizer: Any, audio: Int16) -> list[str]:
-    """Recognize as sherpa-onnx's examples do; return the tokens."""
-    stream = recognizer.create_stream()
-    silence = np.zeros(int(TAIL_S * RATE_HZ), np.int16)
-    for number, piece in enumerate([*pieces(audio), silence], 1):
-        stream.accept_waveform(RATE_HZ, piece.astype(np.float32) / 32768)
-        while recognizer.is_ready(stream):
-            recognizer.decode_stream(stream)
-        if number % ASK_EACH == 0:
-            recognizer.get_result(stream)
-    return [each.replace(" ", "▁") for each in recognizer.tokens(stream)]
+HEADER = [
+    "subject",
+    "CPU s per s",
+    "chunks",
+    "word error rate, %",
+    "errors / words",
+    "harkd beside it",
+    "harkd / it",
+    "same texts",
+    "same tokens",
+]
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the words of the command line and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("model", type=Path)
-    parser.add_argument("recording", type=Path)
+    parser.add_argument("recordings", nargs="*", type=Path)
+    parser.add_argument("--speech", type=Path, help="a list of recordings")
+    parser.add_argument("--category", help="take those of the list that lie in this folder")
+    parser.add_argument("--limit", type=int, help="take so many, evenly over the list")
     parser.add_argument("--rounds", type=int, default=10)
     words = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    import sherpa_onnx
+    recordings = [Recording(path) for path in words.recordings]
+    try:
+        if words.speech:
+            listed = read_list(words.speech)
+            chosen = [each for each in listed if words.category in (None, each.category)]
+            recordings += spread(chosen, words.limit)
+        if not recordings:
+            parser.error("name recordings, or a list of them with --speech")
+        print("\n".join(report(words.model, recordings, words.rounds)))
+    except HarkdError as error:
+        sys.exit(f"streaming_peers.py: {error}")
 
-    audio = read(words.recording)
-    manifest = msgspec.structs.replace(manifest_of(words.model, ("en",)), name="model")
-    model = load_recognizer(words.model, manifest, threads=1)
-    if not isinstance(model, Transducer):
-        raise SystemExit(f"{words.model} is no transducer")
-    paths = {role: str(words.model / file.path) for role, file in manifest.files.items()}
-    peer = sherpa_onnx.OnlineRecognizer.from_transducer(
-        num_threads=1, **{role: paths[role] for role in ("encoder", "decoder", "joiner", "tokens")}
-    )
-    subjects: dict[str, Callable[[], list[str]]] = {
-        "harkd": lambda: ours(model, audio),
-        "sherpa-onnx": lambda: theirs(peer, audio),
-    }
-    spent: dict[str, list[float]] = {name: [] for name in subjects}
-    said: dict[str, list[str]] = {}
-    for number in range(words.rounds + 1):
-        for name, run in sorted(subjects.items(), reverse=bool(number % 2)):
-            begin = time.process_time()
-            said[name] = run()
-            if number:  # the first round warms up
-                spent[name].append((time.process_time() - begin) / (len(audio) / RATE_HZ))
-    print(f"{len(audio) / RATE_HZ:.1f} s, {words.rounds} rounds, CPU s for each s of audio")
-    for name, costs in spent.items():
-        print(f"{name:12} {min(costs):.5f} at least, {statistics.median(costs):.5f} median")
-    medians = [statistics.median(spent[name]) for name in subjects]
-    pairs = list(zip(*said.values(), strict=False))
-    common = next((i for i, (one, other) in enumerate(pairs) if one != other), len(pairs))
-    print(f"harkd / sherpa-onnx {medians[0] / medians[1]:.3f} (median)")
-    print(f"tokens: {[len(said[name]) for name in subjects]}, {common} of them in common")
+
+def report(folder: Path, recordings: list[Recording], rounds: int) -> list[str]:
+    """Measure, and return the lines."""
+    machine = this_machine()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    package = open_package(folder)
+    model = load_streaming(package)
+    harkd, peers = Harkd(model), peers_of(package, model)
+    audios = [read_samples(each.path) for each in recordings]
+    _, equal, _ = compare(harkd, peers, audios)  # learns how many chunks it is, too
+    normalizer = load_normalizer(model.language)
+    rows, harkds = [HEADER], list[Figures]()
+    for peer in peers:
+        # Two at a time: of three turns of one, two would find its weights in the cache.
+        ours, theirs = pair(harkd, peer, recordings, rounds, normalizer)
+        same = equal[peer.name]
+        harkds.append(ours)
+        rows.append(
+            [
+                *cells(theirs),
+                f"{ours.cpu_s_per_s:.5f}",
+                f"{ours.cpu_s_per_s / theirs.cpu_s_per_s:.3f}",
+                str(same.texts),
+                str(same.tokens),
+            ]
+        )
+    found = harkds[0]
+    rows.append([*cells(found), "", "", "", ""])
+    total = f"{len(recordings)} recordings, {found.audio_s:.0f} s, {rounds} rounds"
+    versions = f"sherpa-onnx {installed('sherpa-onnx')}; pinned to one core"
+    missing = [] if normalizer else [MISSING]
+    return [str(machine), f"{versions}; {total}", "", *table(rows), *missing]
+
+
+def pair(
+    harkd: Harkd,
+    peer: SherpaOnnx,
+    recordings: list[Recording],
+    rounds: int,
+    normalizer: Normalizer | None,
+) -> list[Figures]:
+    """Let both take turns on each recording."""
+    subjects: list[Subject] = [harkd, peer]
+    timed = measure(subjects, recordings, repeat=rounds)
+    return figures_of([each.name for each in subjects], timed, normalizer)
+
+
+def cells(found: Figures) -> list[str]:
+    """Return what is told of one subject alone."""
+    errors = found.word_errors
+    return [
+        found.name,
+        f"{found.cpu_s_per_s:.5f}",
+        str(found.counts.encoder_passes),
+        errors.percent if errors else "–",
+        errors_cell(errors),
+    ]
 
 
 if __name__ == "__main__":
