@@ -17,17 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
-from torch.nn import functional
 
-from harkd.audio import RATE_HZ
 from harkd_convert.conformer import Conformer
-from harkd_convert.conformer_run import greedy
-from harkd_convert.conformer_shape import Chunking, ConformerShape, encoded_frames
+from harkd_convert.conformer_shape import Chunking, ConformerShape
 from harkd_convert.mel_features import mel_features
-from harkd_convert.verify import edit_distance
-from recipes.streaming_ctc.speech import Batch, Ears, Recording, batches, read_recordings
-from recipes.streaming_ctc.units import Units, learn_units, words_of
+from recipes.streaming_ctc.corpus import SHORT_EPOCHS, Corpus
+from recipes.streaming_ctc.objective import loss_of, word_error_rate
+from recipes.streaming_ctc.speech import Ears, Recording, batches
+from recipes.streaming_ctc.units import learn_units
 
 log = logging.getLogger("train")
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(8, 4), Chunking(4, 16), Chunking(24, 4))
@@ -37,120 +34,10 @@ BATCH_S = 20.0
 AVERAGED = 0.998
 """Of the averaged weights stays at a step; they are what is evaluated and kept."""
 LEAST_PAIRS = 30
-DEVELOPMENT_SPEAKERS = 12
-"""One in so many AN4 speakers is not trained on, but measured."""
-SINGLE_EPOCHS, SHORT_EPOCHS, SHORT_S = 9, 13, 2.0
 DROPOUT = 0.1
-MIDDLE_SHARE = 0.4
-"""Of the loss is that of the middle layer's frames, through the same head, so that the lower layers
-learn sooner: https://arxiv.org/abs/2102.03216."""
 BLANK_AT_FIRST = 3.0
 """The bias of the blank: most frames say nothing, which would take the first 50 steps to learn."""
 SEED = 1
-
-
-def speaker(recording: Recording) -> str:
-    """Return an AN4 speaker: the part after `an4_train_`."""
-    return Path(recording.path).stem.split("_")[2]
-
-
-class Corpus:
-    """What can be learned, by kind.
-
-    Args:
-        listed: `train.tsv`.
-        small: Take AN4 alone.
-    """
-
-    def __init__(self, listed: Path, *, small: bool) -> None:
-        an4 = read_recordings(listed, "train/an4/")
-        speakers = sorted({speaker(each) for each in an4})
-        held = set(speakers[::DEVELOPMENT_SPEAKERS])
-        self.development = [each for each in an4 if speaker(each) in held]
-        self.an4 = [each for each in an4 if speaker(each) not in held]
-        self.words = [] if small else read_recordings(listed, "train/words/")
-        self.read = [] if small else read_recordings(listed, "train/libri/")
-        known = {word for each in self.an4 for word in words_of(each.text)}
-        self.short = [each for each in self.words if set(words_of(each.text)) <= known]
-        self.others = [each for each in self.words if not set(words_of(each.text)) <= known]
-
-    @property
-    def texts(self) -> list[str]:
-        """Return the texts of all that is trained on."""
-        return [each.text for each in (*self.an4, *self.words, *self.read)]
-
-    def epoch(self, number: int, random: np.random.Generator) -> list[list[Recording]]:
-        """Choose the utterances of an epoch: AN4, sequences of digits and letters, and others.
-
-        The first ones are of digits and letters alone, the next of short utterances, as they were
-        recorded: where there is little to align, CTC soon finds out what sounds like what.
-        """
-
-        def some(pool: Sequence[Recording], count: int) -> list[Recording]:
-            return [pool[i] for i in random.integers(len(pool), size=count)] if pool else []
-
-        if number < SINGLE_EPOCHS and self.short:
-            return [[each] for each in self.short]
-        if number < SHORT_EPOCHS:
-            easy = [each for each in self.an4 if len(each.samples) < SHORT_S * RATE_HZ]
-            return [[each] for each in [*easy, *self.short, *some(self.others, 300)]]
-        chosen = [[each] for each in self.an4]
-        chosen += [some(self.short, int(random.integers(2, 6))) for _ in range(200) if self.short]
-        chosen += [some(self.an4, 2) for _ in range(120)]
-        chosen += [some(self.an4, 1) + some(self.short, 2) for _ in range(80)]
-        chosen += [[each] for each in some(self.others, 150) + some(self.read, 25)]
-        return chosen
-
-
-def mask_of(batch: Batch, chunking: Chunking) -> Tensor:
-    """Return what each frame may look at, bool (batch, frames, frames)."""
-    most = encoded_frames(batch.features.shape[1])
-    own = np.array([encoded_frames(int(frames)) for frames in batch.frames])
-    there = np.arange(most)[None, None, :] < own[:, None, None]  # (batch, 1, frames)
-    # A frame of the padding looks at itself, since a softmax of nothing is no number.
-    return torch.from_numpy((chunking.mask(most)[None] & there) | np.eye(most, dtype=bool)[None])
-
-
-def loss_of(
-    model: Conformer, batch: Batch, chunking: Chunking, first: int, *, halved: bool = False
-) -> Tensor:
-    """Return the CTC loss of a batch for each unit."""
-    # In 16 bits where that is asked for: 1.6 times as fast on a CPU with AMX.
-    with torch.autocast("cpu", torch.bfloat16, enabled=halved):
-        middle = list[Tensor]()
-        layer = model.encoder.encoders[len(model.encoder.encoders) // 2 - 1]
-        hook = layer.register_forward_hook(lambda _layer, _given, out: middle.append(out[0]))
-        logs = model(torch.from_numpy(batch.features), mask_of(batch, chunking), first)
-        hook.remove()
-        logs_of_middle = model.ctc(model.encoder.after_norm(middle[0]))
-    frames = torch.tensor([encoded_frames(int(each)) for each in batch.frames])
-    targets = torch.tensor([unit for each in batch.units for unit in each])
-    lengths = torch.tensor([len(each) for each in batch.units])
-    losses = []
-    for each in (logs, logs_of_middle):
-        by_frame = each.float().transpose(0, 1)  # (frames, batch, vocabulary)
-        total = functional.ctc_loss(
-            by_frame, targets, frames, lengths, reduction="sum", zero_infinity=True
-        )
-        losses.append(total / lengths.sum())
-    return (1 - MIDDLE_SHARE) * losses[0] + MIDDLE_SHARE * losses[1]
-
-
-@torch.inference_mode()
-def word_error_rate(
-    model: Conformer, recordings: Sequence[Recording], units: Units, chunking: Chunking
-) -> float:
-    """Return the word errors of greedy decoding with the chunks' masks, per word."""
-    errors = words = 0
-    for recording in recordings:
-        samples = np.concatenate([recording.samples, np.zeros(RATE_HZ // 2, np.int16)])
-        features = torch.from_numpy(mel_features(samples))[None]
-        mask = torch.from_numpy(chunking.mask(encoded_frames(features.shape[1])))[None]
-        log_probs = model(features, mask, chunking.cached_frames)[0].numpy()
-        heard = units.decode(greedy(log_probs)).split()
-        wanted = words_of(recording.text)
-        errors, words = errors + edit_distance(wanted, heard), words + len(wanted)
-    return errors / max(words, 1)
 
 
 def prepare(model: Conformer, recordings: Sequence[Recording]) -> None:
