@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import sherpa_onnx
 from hypothesis import given
@@ -547,3 +548,45 @@ def test_live_it_gives_partials_and_finals_with_the_times_of_words(
     for final in finals:
         assert " ".join(each.word for each in final.words) == final.text
         assert final.words[-1].start_s < final.duration_s + 1
+
+
+# --------------------------------------------------------------------- byte-level BPE
+
+
+def write_saying(folder: Path, script: list[str]) -> Path:
+    """Write a CTC model that says the script in each chunk, whatever it hears; 8 tokens."""
+    small_streaming.write_ctc(folder, "zipformer2")
+    path = next(folder.glob("*.onnx"))
+    pieces = list(dict.fromkeys(script))
+    names = ["<blk>", "<sos/eos>", "<unk>", *pieces]
+    names += [f"x{i}" for i in range(small_streaming.TOKENS - len(names))]
+    small_streaming.write_tokens(folder / "tokens.txt", names)
+    logits = np.zeros((1, 8, small_streaming.TOKENS), np.float32)
+    for frame, piece in enumerate(script):
+        logits[0, frame, names.index(piece)] = 1e4
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        if node.op_type == "LogSoftmax":
+            node.input[0], heard = "scripted", node.input[0]
+            at = list(model.graph.node).index(node)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(logits, "script"))
+    model.graph.node.insert(at, onnx.helper.make_node("Add", [heard, "script"], ["scripted"]))
+    onnx.save(model, str(path))
+    return folder
+
+
+def test_letters_that_are_bytes_become_the_text_of_sherpa_onnx(tmp_path: Path) -> None:
+    script = ["▁Ƌţ", "Ņ", "▁ƌŋţ", "▁HEL", "LO", "▁ƋŞ", "Ĺ", "▁OK"]
+    folder = write_saying(tmp_path / "model", script)
+    files = files_of(folder)
+    recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+        num_threads=1, **{role: str(path) for role, path in files.items()}
+    )
+    stream = recognizer.create_stream()
+    stream.accept_waveform(RATE_HZ, AUDIO.astype(np.float32) / 32768)
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+    model = loaded(folder)
+    found = stream_of(model, AUDIO).hypothesis()
+    assert found.text.startswith("你好HELLO 世OK 你好HELLO 世OK ")
+    assert found.text == recognizer.get_result(stream)

@@ -1,14 +1,16 @@
 """`tokens.txt` of sherpa-onnx: token ids → text and words.
 
 In: a file with a symbol and its id in each line. Out: text, in which a symbol that begins with ▁
-begins a word, and bytes such as <0xE4> are put together. Runs on the thread that uses the stream.
+begins a word, and bytes are put together: those written <0xE4>, and those of icefall's byte-level
+BPE, where each byte is a letter. Runs on the thread that uses the stream.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harkd.errors import ModelDamagedError
@@ -21,6 +23,31 @@ BOUNDARY = "▁"
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _MARK = re.compile(r"<[^<>0-9][^<>]*>")
 """Such as <sos/eos>: nothing that is said."""
+_ASCII = range(0x20, 0x7F)
+_LETTERS = [chr(each) for each in range(0x100, 0x1A7) if chr(each) not in "ĲĳĿŀŉſ"]
+LETTER_BYTES = {chr(each): each for each in _ASCII} | dict(
+    zip(_LETTERS, (each for each in range(256) if each not in _ASCII), strict=True)
+)
+"""How icefall writes a byte as a letter: what is printable in ASCII is itself, the other bytes are
+the letters from Ā to Ʀ in order, but for six (sherpa-onnx, bbpe.cc; icefall, byte_utils.py)."""
+FIRST_RARE = "\u0180"
+"""A list that spells in bytes has this letter or a later one, since all first bytes of Chinese
+characters are among these; lists of other letters are taken as they are."""
+
+
+def spells_bytes(symbols: Iterable[str]) -> bool:
+    """Tell whether symbols are those of icefall's byte-level BPE, as sherpa-onnx guesses it.
+
+    It looks at the least and greatest byte of all symbols (symbol-table.cc, `IsByteBPE`). Here, no
+    letter may be one that stands for no byte.
+    """
+    letters = set("".join(each.lstrip(BOUNDARY) for each in symbols))
+    return letters <= LETTER_BYTES.keys() and max(letters, default="") >= FIRST_RARE
+
+
+def decoded(said: bytes, *, whole: bool) -> str:
+    """Return bytes as text; unless `whole`, a last character may yet be incomplete: left out."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(said, final=whole)
 
 
 def is_word(symbol: str) -> bool:
@@ -58,6 +85,8 @@ class Symbols:
                 )
             self.symbols[int(ident)] = symbol[0] if symbol else BOUNDARY
         self.ids = {symbol: ident for ident, symbol in self.symbols.items()}
+        self.bytewise = spells_bytes(self.ids)
+        """Whether each letter is a byte"""
 
     def __len__(self) -> int:
         return max(self.symbols, default=-1) + 1
@@ -95,11 +124,28 @@ class Symbols:
         ]
 
     def _said(self, tokens: Sequence[int]) -> str:
+        symbols = [self.symbols.get(token, "") for token in tokens]
+        if self.bytewise:
+            return _joined("".join(each for each in symbols if not _MARK.fullmatch(each)))
         said = b""
-        for token in tokens:
-            symbol = self.symbols.get(token, "")
+        for symbol in symbols:
             if byte := _BYTE.fullmatch(symbol):
                 said += bytes([int(byte[1], 16)])
             elif not _MARK.fullmatch(symbol):
                 said += symbol.encode()
-        return said.decode("utf-8", "replace").replace(BOUNDARY, " ")
+        return decoded(said, whole=False).replace(BOUNDARY, " ")
+
+
+def _joined(letters: str) -> str:
+    """Return the text of letters that are bytes.
+
+    Each Chinese character begins a word of its own, though no space is meant between them.
+    sherpa-onnx leaves out the space after all that is not ASCII (`DecodeByteBpe`), also after é.
+    """
+    text = ""
+    parts = letters.split(BOUNDARY)
+    for number, part in enumerate(parts, 1):
+        space = " " if text and not is_word(text[-1]) else ""
+        said = bytes(LETTER_BYTES[each] for each in part)
+        text += space + decoded(said, whole=number < len(parts))
+    return text
