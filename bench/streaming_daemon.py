@@ -14,8 +14,9 @@ Word errors are counted twice: "plain" lowers the case and removes punctuation, 
 has fewer words. A partial has grown if it begins with the one before it, and is longer.
 
 --against-sherpa lets harkd's recognizer and sherpa-onnx hear each recording as it is in the file,
-and tells how often they hear the same, and how often that is what the daemon heard through
-PulseAudio, resampling and segmenter. Needs the Debian packages of scripts/test.
+and what the daemon's segmenter cuts from it between silence, in virtual time. It tells how often
+both hear the same, and how often that is what the daemon heard through PulseAudio and resampling.
+Needs the Debian packages of scripts/test.
 """
 
 from __future__ import annotations
@@ -23,91 +24,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from streaming_subjects import Harkd, Package, compare, load_streaming, peers_of  # noqa: E402
+from streaming_compared import Compared, compare_segments  # noqa: E402
+from streaming_report import Utterance, lines_of, listing, report_of  # noqa: E402
+from streaming_subjects import Harkd, Package, load_streaming, peers_of  # noqa: E402
 
 from daemon_process import Daemon  # noqa: E402 - the tests' servers serve here, too
 from harkd.bench_machine import this_machine  # noqa: E402
-from harkd.bench_measure import Spread, read_samples, spread_of  # noqa: E402
-from harkd.bench_words import WordErrors, count_errors, load_normalizer  # noqa: E402
+from harkd.bench_measure import read_samples  # noqa: E402
 from harkd.errors import HarkdError  # noqa: E402
 from harkd.model_store import store_of  # noqa: E402
 from harkd.settings import Settings  # noqa: E402
 from harkd.speech_list import Recording, read_list, spread  # noqa: E402
 from servers import Mosquitto, PulseServer, Received, Subscriber  # noqa: E402
-from speech import plain  # noqa: E402 - the tests compare in the same way
 
 SETTLE_S = 2.0
 """After the start, so that loading does not count."""
-
-
-@dataclass(slots=True)
-class Utterance:
-    """What became of one recording."""
-
-    path: str
-    """Its name."""
-    said: str
-    """What is said in it."""
-    finals: list[dict[str, Any]] = field(default_factory=list)
-    """Payloads of `transcript`, in order."""
-    rejected: list[str] = field(default_factory=list)
-    """Reasons of `transcript/rejected`."""
-    partials: dict[str, list[str]] = field(default_factory=dict)
-    """Texts of `transcript/partial`, in order, by segment."""
-
-    @property
-    def text(self) -> str:
-        """What was heard."""
-        return " ".join(final["text"] for final in self.finals)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All figures."""
-
-    machine: str
-    """Where."""
-    model: str
-    """Its name."""
-    recordings: int
-    """All of them."""
-    finals_each: dict[int, int]
-    """Recordings by their number of finals."""
-    rejected: dict[str, int]
-    """Segments without text, by reason."""
-    plain: WordErrors
-    """Lower case, no punctuation."""
-    whisper: WordErrors | None
-    """After Whisper's normalizer; None where it is not installed."""
-    partials_per_final: float
-    """On average."""
-    partials_again: int
-    """Partials that are not the first of their final."""
-    grown: int
-    """Those of them that begin with the one before, and are longer."""
-    finals_kept: int
-    """Finals that begin with their last partial."""
-    finals_with_partials: int
-    """Those that had one."""
-    latency_ms: Spread | None
-    """From the end of speech to the final's hand-over: `latency_ms` of the finals."""
-    against: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By subject: recordings, equal texts, equal tokens."""
-    as_in_file: int | None = None
-    """Recordings of which the daemon's text is that of the file."""
 
 
 def main() -> None:
@@ -150,7 +90,7 @@ def run(words: argparse.Namespace) -> None:
     if words.json:
         whole = {**asdict(report), "utterances": [asdict(each) for each in utterances]}
         if compared:
-            whole["as_in_file_texts"] = compared[0]
+            whole["without_daemon"] = asdict(compared)
         words.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 
@@ -202,91 +142,11 @@ def take(utterance: Utterance, message: Received) -> None:
         utterance.partials.setdefault(body["id"], []).append(body["text"])
 
 
-Compared = tuple[list[str], dict[str, dict[str, int]], dict[str, list[str]]]
-
-
 def against_sherpa(package: Package, recordings: list[Recording]) -> Compared:
     """Let harkd's recognizer and sherpa-onnx hear the files."""
     model = load_streaming(package)
     audios = [read_samples(each.path) for each in recordings]
-    texts, equal, said = compare(Harkd(model), peers_of(package, model), audios)
-    return texts, {name: asdict(each) for name, each in equal.items()}, said
-
-
-def report_of(
-    machine: str, model: str, utterances: list[Utterance], compared: Compared | None
-) -> Report:
-    """Count."""
-    said, heard = [each.said for each in utterances], [each.text for each in utterances]
-    normalizer = load_normalizer("en")
-    finals = [(final, each) for each in utterances for final in each.finals]
-    shown = [(final["text"], each.partials.get(final["id"], [])) for final, each in finals]
-    pairs = [pair for _, texts in shown for pair in pairwise(texts)]
-    return Report(
-        machine=machine,
-        model=model,
-        recordings=len(utterances),
-        finals_each=dict(sorted(Counter(len(each.finals) for each in utterances).items())),
-        rejected=dict(Counter(reason for each in utterances for reason in each.rejected)),
-        plain=count_errors(said, heard, plain),
-        whisper=count_errors(said, heard, normalizer) if normalizer else None,
-        partials_per_final=statistics.mean([len(texts) for _, texts in shown] or [0]),
-        partials_again=len(pairs),
-        grown=sum(len(new) > len(old) and new.startswith(old) for old, new in pairs),
-        finals_kept=sum(bool(texts) and text.startswith(texts[-1]) for text, texts in shown),
-        finals_with_partials=sum(bool(texts) for _, texts in shown),
-        latency_ms=spread_of([final["latency_ms"] for final, _ in finals]),
-        against=compared[1] if compared else {},
-        as_in_file=sum(map(str.__eq__, heard, compared[0])) if compared else None,
-    )
-
-
-def lines_of(report: Report) -> list[str]:
-    """Return the report for people."""
-    each = ", ".join(f"{count} with {finals}" for finals, count in report.finals_each.items())
-    lines = [
-        report.machine,
-        f"{report.model}: {report.recordings} recordings through PulseAudio and MQTT",
-        f"finals: {each}; rejected: {report.rejected or 'none'}",
-        *(
-            f"word errors, {name}: {e.percent} % of {e.words} words ({e.substitutions} "
-            f"substitutions, {e.deletions} deletions, {e.insertions} insertions)"
-            for name, e in (("plain", report.plain), ("whisper", report.whisper))
-            if e
-        ),
-        f"partials for each final: {report.partials_per_final:.1f}; of {report.partials_again} "
-        f"that are not the first, {report.grown} have grown",
-        f"finals that begin with their last partial: {report.finals_kept} of "
-        f"{report.finals_with_partials}",
-    ]
-    if ms := report.latency_ms:
-        lines.append(
-            f"end of speech to final: {ms.p50:.0f} ms median, {ms.p95:.0f} ms p95, "
-            f"{ms.most:.0f} ms at most"
-        )
-    lines += [
-        f"files, harkd and {name}: {count['texts']} of {count['recordings']} texts equal, "
-        f"{count['tokens']} token sequences"
-        for name, count in report.against.items()
-    ]
-    if report.as_in_file is not None:
-        lines.append(f"daemon's text is that of the file: {report.as_in_file}")
-    return lines
-
-
-def listing(utterances: list[Utterance], compared: Compared | None) -> list[str]:
-    """Return each recording with its texts."""
-    lines = []
-    for number, each in enumerate(utterances):
-        same = "=" if plain(each.said) == plain(each.text) else "≠"
-        lines += [f"{same} {each.path}", f"    said   {each.said}", f"    heard  {each.text}"]
-        if compared and compared[0][number] != each.text:
-            lines.append(f"    file   {compared[0][number]}")
-        for name, texts in (compared[2] if compared else {}).items():
-            if compared and texts[number] != compared[0][number]:
-                lines.append(f"    {name}: {texts[number]}")
-        lines += [f"    rejected: {reason}" for reason in each.rejected]
-    return lines
+    return compare_segments(Harkd(model), peers_of(package, model), audios)
 
 
 if __name__ == "__main__":

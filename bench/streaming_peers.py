@@ -26,14 +26,8 @@ import os
 import sys
 from pathlib import Path
 
-from streaming_subjects import (
-    Harkd,
-    SherpaOnnx,
-    compare,
-    load_streaming,
-    open_package,
-    peers_of,
-)
+from streaming_compared import compare
+from streaming_subjects import Harkd, SherpaOnnx, load_streaming, open_package, peers_of
 
 from harkd.bench_machine import installed, this_machine
 from harkd.bench_measure import Subject, measure, read_samples
@@ -86,7 +80,7 @@ def report(folder: Path, recordings: list[Recording], rounds: int) -> list[str]:
     model = load_streaming(package)
     harkd, peers = Harkd(model), peers_of(package, model)
     audios = [read_samples(each.path) for each in recordings]
-    _, equal, _ = compare(harkd, peers, audios)  # learns how many chunks it is, too
+    equal = compare(harkd, peers, audios).equal  # learns how many chunks it is, too
     normalizer = load_normalizer(model.language)
     rows, harkds = [HEADER], list[Figures]()
     for peer in peers:

@@ -8,7 +8,7 @@ the calling thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,37 +198,3 @@ def peers_of(package: Package, model: StreamingCtc | Transducer) -> list[SherpaO
             for tail_s in (EXAMPLES_TAIL_S, LONG_TAIL_S)
         ),
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Equal:
-    """How often a peer heard what harkd heard."""
-
-    recordings: int
-    """All of them."""
-    texts: int
-    """Those with the same text."""
-    tokens: int
-    """Those with the same tokens."""
-
-
-def compare(
-    harkd: Harkd, peers: Sequence[SherpaOnnx], audios: Sequence[Int16]
-) -> tuple[list[str], dict[str, Equal], dict[str, list[str]]]:
-    """Let all hear all; nothing is timed.
-
-    Returns:
-        harkd's texts, how often each peer's are equal, and each peer's texts.
-    """
-    texts: list[str] = []
-    said: dict[str, list[str]] = {peer.name: [] for peer in peers}
-    equal = {peer.name: [0, 0] for peer in peers}
-    for audio in audios:
-        text = harkd.hear(audio).text
-        texts.append(text)
-        for peer in peers:
-            heard = peer.hear(audio).text
-            said[peer.name].append(heard)
-            equal[peer.name][0] += heard == text
-            equal[peer.name][1] += peer.tokens == harkd.tokens
-    return texts, {name: Equal(len(audios), *counts) for name, counts in equal.items()}, said
