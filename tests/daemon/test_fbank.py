@@ -60,3 +60,15 @@ def test_frames_before_silence_are_those_that_silence_would_have_made(
     out = np.zeros((40, 80), np.float32)
     fbank.take(taken, 40, out)
     assert np.array_equal(out, wanted[taken : taken + 40]), "audio may follow"
+
+
+@pytest.mark.parametrize("samples", [10, 1000, 6400])
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_frames_may_begin_after_the_last_one_that_is_complete(samples: int, count: int) -> None:
+    audio = AUDIO[:samples]
+    wanted = kaldis(np.pad(audio, (0, 8000)))
+    fbank = Fbank(SETTINGS)
+    fbank.accept(audio)
+    for first in range(max(0, fbank.ready - 2), fbank.ready + 5):
+        found = fbank.followed_by_silence(first, count)
+        assert np.array_equal(found, wanted[first : first + count])
