@@ -25,6 +25,9 @@ class Buffers(Protocol):
     def bind(self, read: Any, written: Any) -> None:
         """Let one binding read the buffers, and another one write them."""
 
+    def clear(self) -> None:
+        """Make all of them zero."""
+
     def values(self) -> Arrays:
         """Return what they hold; not to be changed."""
 
@@ -49,6 +52,11 @@ class HostBuffers:
         for state, array in zip(self._states, self._arrays, strict=True):
             bind_input(read, state.name, array)
             bind_output(written, state.output, array)
+
+    def clear(self) -> None:
+        """Fill the arrays with zeros."""
+        for array in self._arrays:
+            array.fill(0)
 
     def values(self) -> Arrays:
         """Return the arrays themselves."""
@@ -80,6 +88,10 @@ class DeviceBuffers:
         for state, value in zip(self._states, self._values, strict=True):
             read.bind_ortvalue_input(state.name, value)
             written.bind_ortvalue_output(state.output, value)
+
+    def clear(self) -> None:
+        """Copy zeros to the device."""
+        self.put([np.zeros(each.shape, each.dtype) for each in self._states])
 
     def values(self) -> Arrays:
         """Return copies in this machine's memory."""

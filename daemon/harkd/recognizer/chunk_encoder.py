@@ -143,10 +143,10 @@ class EncoderState:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._sides[0].put([np.zeros(each.shape, each.dtype) for each in self._layout.states])
+        self.steps = 0
+        self.read.clear()  # a step writes the others whole
         for name, first in self._layout.others.items():
             self._others[name][...] = first
-        self.steps = 0
 
     def follow(self, other: EncoderState) -> None:
         """Go on from where another state of the same graph stands, which stays there."""

@@ -39,6 +39,7 @@ class ChunkStream:
         self._model = model
         self._new_search = begin
         self._state: EncoderState | None = take_state(model)
+        self._state.clear()
         self._rough: Hypothesis | None = None
         self._exact: Hypothesis | None = None
         self._begin()
@@ -202,13 +203,11 @@ def catch_up_together(streams: Sequence[ChunkStream], most: int) -> None:
 
 
 def take_state(model: ChunkModel) -> EncoderState:
-    """Return a cleared state that no stream uses. Any thread."""
+    """Return a state that no stream uses, of whatever was heard before. Any thread."""
     try:
-        state = model.spare.pop()
+        return model.spare.pop()
     except IndexError:
         return model.encoder.state()
-    state.clear()
-    return state
 
 
 def steps_after(encoder: ChunkEncoder, frames: int) -> int:
