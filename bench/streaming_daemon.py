@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a name, or the path of a package")
     parser.add_argument("--category", help="take those of the list that lie in this folder")
     parser.add_argument("--limit", type=int, help="take so many, evenly over the list")
+    parser.add_argument("--rate-hz", type=int, default=48_000, help="of the microphone")
     parser.add_argument("--gap-s", type=float, default=2.0, help="silence after each")
     parser.add_argument("--against-sherpa", action="store_true")
     parser.add_argument("--list", action="store_true", dest="show", help="print each text")
@@ -81,7 +82,7 @@ def run(words: argparse.Namespace) -> None:
     package = Package(found.dir, found.manifest)
     machine = str(this_machine())
     with tempfile.TemporaryDirectory() as folder:
-        utterances = listen(Path(folder), name, recordings, words.gap_s)
+        utterances = listen(Path(folder), name, recordings, words.rate_hz, words.gap_s)
     compared = against_sherpa(package, recordings) if words.against_sherpa else None
     report = report_of(machine, package.manifest.name, utterances, compared)
     print("\n".join(lines_of(report)))
@@ -94,11 +95,16 @@ def run(words: argparse.Namespace) -> None:
         words.json.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 
-def listen(folder: Path, model: str, recordings: list[Recording], gap_s: float) -> list[Utterance]:
+def listen(
+    folder: Path, model: str, recordings: list[Recording], rate_hz: int, gap_s: float
+) -> list[Utterance]:
     """Play each recording to a daemon, and return what it published."""
     for name in ("pulse", "mosquitto", "state"):
         (folder / name).mkdir()
-    with PulseServer(folder / "pulse") as pulse, Mosquitto(folder / "mosquitto") as broker:
+    with (
+        PulseServer(folder / "pulse", rate_hz=rate_hz) as pulse,
+        Mosquitto(folder / "mosquitto") as broker,
+    ):
         env = {
             **pulse.env,
             "HARKD_DEVICE_ID": "bench",
