@@ -87,6 +87,13 @@ class Symbols:
         self.ids = {symbol: ident for ident, symbol in self.symbols.items()}
         self.bytewise = spells_bytes(self.ids)
         """Whether each letter is a byte"""
+        # Looked up for each word of each partial.
+        self._alone = {ident for ident, symbol in self.symbols.items() if is_word(symbol)}
+        self._letters = {
+            ident: "" if _MARK.fullmatch(symbol) else symbol
+            for ident, symbol in self.symbols.items()
+        }
+        self._bytes = {ident: spoken(symbol) for ident, symbol in self._letters.items()}
 
     def __len__(self) -> int:
         return max(self.symbols, default=-1) + 1
@@ -111,9 +118,8 @@ class Symbols:
         groups: list[tuple[list[int], list[float]]] = []
         alone = True
         for token, at in zip(tokens, at_s, strict=True):
-            symbol, before = self.symbols.get(token, ""), alone
-            alone = is_word(symbol)
-            if before or alone or symbol.startswith(BOUNDARY):
+            before, alone = alone, token in self._alone
+            if before or alone or self.symbols.get(token, "").startswith(BOUNDARY):
                 groups.append(([], []))
             groups[-1][0].append(token)
             groups[-1][1].append(at)
@@ -124,16 +130,16 @@ class Symbols:
         ]
 
     def _said(self, tokens: Sequence[int]) -> str:
-        symbols = [self.symbols.get(token, "") for token in tokens]
         if self.bytewise:
-            return _joined("".join(each for each in symbols if not _MARK.fullmatch(each)))
-        said = b""
-        for symbol in symbols:
-            if byte := _BYTE.fullmatch(symbol):
-                said += bytes([int(byte[1], 16)])
-            elif not _MARK.fullmatch(symbol):
-                said += symbol.encode()
+            return _joined("".join(self._letters.get(token, "") for token in tokens))
+        said = b"".join(self._bytes.get(token, b"") for token in tokens)
         return decoded(said, whole=False).replace(BOUNDARY, " ")
+
+
+def spoken(symbol: str) -> bytes:
+    """Return a symbol's bytes in UTF-8; of one such as <0xE4>, that byte."""
+    byte = _BYTE.fullmatch(symbol)
+    return bytes([int(byte[1], 16)]) if byte else symbol.encode()
 
 
 def _joined(letters: str) -> str:
