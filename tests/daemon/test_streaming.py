@@ -23,7 +23,8 @@ from harkd.audio import RATE_HZ, AudioBlock, SourceOpened
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Event, Final, Partial
 from harkd.model_package import Manifest, PackagedFile, sha256_of
-from harkd.recognizer import chunk_encoder, factory, onnx
+from harkd.recognizer import chunk_encoder, factory
+from harkd.recognizer import onnx as runtime
 from harkd.recognizer.beam_search import Beam
 from harkd.recognizer.chunk_buffers import DeviceBuffers
 from harkd.recognizer.chunk_layout import State
@@ -498,15 +499,15 @@ def test_where_a_gpu_was_wanted_and_not_had_the_log_says_why(
     manifest = manifest_of(folder)
 
     def told(device: str, providers: list[str]) -> str:
-        monkeypatch.setattr(onnx.onnxruntime, "get_available_providers", lambda: providers)
-        monkeypatch.setattr(onnx, "providers_for", lambda _device: [onnx.CPU_PROVIDER])
+        monkeypatch.setattr(runtime.onnxruntime, "get_available_providers", lambda: providers)
+        monkeypatch.setattr(runtime, "providers_for", lambda _device: [runtime.CPU_PROVIDER])
         caplog.clear()
         assert load_recognizer(folder, manifest, 1, device=device).provider == "cpu"
         return "".join(each.message for each in caplog.records if each.levelname == "ERROR")
 
-    assert told("cpu", [onnx.CPU_PROVIDER]) == told("auto", [onnx.CPU_PROVIDER]) == ""
-    assert "onnxruntime-gpu" in told("cuda", [onnx.CPU_PROVIDER])
-    assert "nvidia-smi" in told("cuda", [onnx.CUDA_PROVIDER, onnx.CPU_PROVIDER])
+    assert told("cpu", [runtime.CPU_PROVIDER]) == told("auto", [runtime.CPU_PROVIDER]) == ""
+    assert "onnxruntime-gpu" in told("cuda", [runtime.CPU_PROVIDER])
+    assert "nvidia-smi" in told("cuda", [runtime.CUDA_PROVIDER, runtime.CPU_PROVIDER])
     moonshine = msgspec.structs.replace(manifest, family="moonshine")
     assert "runs on the CPU only" in factory.why_not_on_gpu(moonshine)
 
