@@ -204,14 +204,17 @@ class SqliteOutbox:
 
     def _take_lock(self) -> None:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = self._path.parent
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(folder.parent)
             name = self._path.with_suffix(".lock")
             self._lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OutboxError(
-                    f"another harkd keeps its finals in {self._path.parent}",
+                    f"another harkd keeps its finals in {folder}",
                     "stop it, or give each its own state.dir",
                 ) from error
         except OSError as error:
