@@ -180,9 +180,12 @@ class Connection:
         if message.expiry_s is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = message.expiry_s
-        info = self._client.publish(
-            message.topic, message.payload, message.qos, message.retain, properties
-        )
+        try:
+            info = self._client.publish(
+                message.topic, message.payload, message.qos, message.retain, properties
+            )
+        except OSError:  # paho closes the socket by which it wakes its thread while we use it
+            return None
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def subscribe(self, topics: Sequence[str]) -> None:
