@@ -31,8 +31,11 @@ DISK_S = 2.0
 """How long a final waits for the disk."""
 REFUSED_S = 60.0
 """How often finals are tried again that the broker refused."""
-FOR_EVER = {0x90: "topic name invalid", 0x95: "packet too large", 0x99: "payload format invalid"}
+FOR_EVER = {0x90: "topic name invalid", 0x99: "payload format invalid"}
 """Refusals of the message itself (MQTT 5, 3.4.2.1): no later try would do better."""
+BLAMED_MOST = 5
+"""A final that was the first unanswered one when so many connections in a row ended ends them. So
+does one that is too large: mosquitto 2.0 then answers in a way that MQTT does not know."""
 FIRST = -(1 << 62)
 """Before the number of any final."""
 
@@ -102,6 +105,8 @@ class Delivery:
         self._flights: dict[int, Flight] = {}
         self._flying: dict[int, Flight] = {}
         self._refused: dict[int, int] = {}
+        self._parked: dict[int, int] = {}
+        self._blamed = 0, 0
         self._cursor = FIRST
         self._unread = True
         self._reading = False
@@ -126,7 +131,7 @@ class Delivery:
         firsts = [each[0].kept_ns for each in list(self._unwritten.values())[:1]]
         firsts += [each.kept_ns for each in list(self._ready)[:1]]
         firsts += [each.kept.kept_ns for each in self._flying.values()]
-        firsts += list(self._refused.values())[:1]
+        firsts += [*list(self._refused.values())[:1], *self._parked.values()]
         return min(firsts, default=None)
 
     # --------------------------------------------------------------------------- what happens
@@ -175,6 +180,7 @@ class Delivery:
         for number in gone:
             self._unwritten.pop(number, None)
             self._refused.pop(number, None)
+            self._parked.pop(number, None)
         self._ready = deque(each for each in self._ready if each.number not in gone)
 
     def renewed(self) -> None:
@@ -196,6 +202,7 @@ class Delivery:
     def disconnected(self) -> None:
         """The connection is over: what it left unanswered is to be sent again."""
         self._link = None
+        self._blame()
         for number, flight in self._flying.items():
             if flight.again:
                 self._refused = {number: flight.kept.kept_ns, **self._refused}
@@ -244,6 +251,23 @@ class Delivery:
 
     # ------------------------------------------------------------------------------- inside
 
+    def _blame(self) -> None:
+        """Leave aside what ends one connection after the other, so that the others get through."""
+        if (first := next(iter(self._flying.values()), None)) is None:
+            return
+        number = first.kept.number
+        times = self._blamed[1] + 1 if self._blamed[0] == number else 1
+        self._blamed = number, times
+        if times == BLAMED_MOST:
+            del self._flying[number]
+            self._parked[number] = first.kept.kept_ns
+            log.error(
+                "%d connections ended at final %s: it waits until the next start. Look into the "
+                "broker's log; it may be larger than the broker takes.",
+                times,
+                first.kept.final.id,
+            )
+
     def _pass(self, number: int) -> None:
         """All up to this one are at hand or done."""
         self._cursor = max(self._cursor, number)
@@ -280,7 +304,7 @@ class Delivery:
         if number is None:
             return
         if not kept or kept[0].number != number:
-            del self._refused[number]
+            del self._refused[number]  # it gave way to the outbox's bounds
             self._retry_s = self._monotonic_s()
         elif self._link and self._send(kept[0], again=True):
             del self._refused[number]

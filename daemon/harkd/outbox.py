@@ -205,11 +205,11 @@ class Outbox:
                 self._gone.clear()
                 problem = f"{error.message}: it is now {aside.name}, and a new one is begun"
         self._retry_s = self._monotonic_s() + (0.0 if begin_anew else RETRY_S)
+        told, self.problem = self.problem, problem
         self.on_disk = False
-        if problem != self.problem:
+        if problem != told:
             log.error("%s", problem)
             self._report(problem)
-        self.problem = problem
         return begin_anew
 
     def _tell_dropped(self, many: int, why: str, level: int) -> None:

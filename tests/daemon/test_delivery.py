@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finals import final
-from harkd.delivery import AT_HAND, DISK_S, REFUSED_S, WINDOW, Delivery
+from harkd import delivery
+from harkd.delivery import AT_HAND, BLAMED_MOST, DISK_S, REFUSED_S, WINDOW, Delivery
 from harkd.messages import About, Message
 from harkd.outbox_file import Kept
 
 ABOUT = About("harkd", "kitchen", "0.1.0", "tiny", "CPU", retain_last=True, max_age_s=30)
-NOT_AUTHORIZED, TOO_LARGE, QUOTA = 0x87, 0x95, 0x97
+NOT_AUTHORIZED, QUOTA, FORMAT_INVALID = 0x87, 0x97, 0x99
 
 
 @dataclass
@@ -313,10 +314,38 @@ def test_a_final_that_no_broker_would_ever_take_is_given_up(
     world.connect()
     world.take("a")
     world.work()
-    world.answer(refuse("transcript", TOO_LARGE))
+    world.answer(refuse("transcript", FORMAT_INVALID))
     assert world.disk.rows == {}
     assert world.delivery.dropped == 1
-    assert "final a is lost: the broker says packet too large" in caplog.text
+    assert "final a is lost: the broker says payload format invalid" in caplog.text
+
+
+def test_a_final_that_ends_every_connection_does_not_stand_in_the_others_way_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(rows=3)
+    for _ in range(BLAMED_MOST):
+        world.connect()
+        world.delivery.disconnected()
+    broker = world.connect()
+    world.answer()
+    assert broker.on("transcript") == names(-1, 0)
+    assert sorted(world.disk.rows) == [-2], "it is not lost"
+    assert "5 connections ended at final id--2" in caplog.text
+
+
+def test_connections_that_end_after_some_progress_blame_nobody() -> None:
+    world = World(rows=20)
+    for _ in range(2 * BLAMED_MOST):
+        broker = world.connect()
+        for mid, _ in broker.unanswered[:3]:
+            world.delivery.answered(mid, 0)
+        world.delivery.disconnected()
+        world.work()
+    assert sorted(world.disk.rows) == list(range(-9, 1))
+    world.connect()
+    world.answer()
+    assert world.disk.rows == {}
 
 
 # ----------------------------------------------------------------------------- a disk that hangs
@@ -393,6 +422,12 @@ STEPS = st.lists(
 @settings(deadline=None, max_examples=150)
 @given(STEPS)
 def test_in_any_course_each_final_arrives_and_first_arrivals_are_in_order(steps: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "BLAMED_MOST", 10**6)
+        run_through(steps)
+
+
+def run_through(steps: list[str]) -> None:
     world, arrived, taken = World(), list[str](), 0
 
     def gather() -> None:
