@@ -291,15 +291,23 @@ class PulseServer(Server):
 class Mosquitto(Server):
     """A mosquitto on a loopback port that stays the same over `kill` and `start`."""
 
-    def __init__(self, folder: Path, *, user: str | None = None, password: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        user: str | None = None,
+        password: str = "",
+        more: tuple[str, ...] = ("persistence false",),
+    ) -> None:
         super().__init__("mosquitto", folder)
+        self._more = more
         self.host = "127.0.0.1"
         self.port = free_port()
         self._user = user
         self._password = password
 
     def start(self) -> None:
-        lines = [f"listener {self.port} {self.host}", "persistence false", "log_type all"]
+        lines = [f"listener {self.port} {self.host}", "log_type all", *self._more]
         if os.geteuid() == 0:
             # It would become the user `mosquitto`, who cannot read a test's folder.
             lines.append("user root")
@@ -402,6 +410,12 @@ class Subscriber:
                 raise AssertionError(f"the broker refused: {self._refusal}")
             if not self._subscribed:
                 raise AssertionError(f"no subscription to {self._topic} within {timeout_s} s")
+
+    def wait_lost(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Returns when it has noticed that the broker is gone."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._subscribed, timeout_s):
+                raise AssertionError(f"the broker is not gone within {timeout_s} s")
 
     def wait_for(
         self, predicate: Callable[[Received], bool], timeout_s: float, *, after: int = 0

@@ -6,6 +6,7 @@ Runs on the main thread, which only waits once all is built.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,16 +22,18 @@ from harkd.messages import About
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_connection import Address
+from harkd.outbox import Outbox
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Effort, Recognizer
-from harkd.settings import Settings, read_password
+from harkd.settings import Settings, read_password, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
 
 log = logging.getLogger(__name__)
 
+OUTBOX_NAME = "outbox.sqlite"
 
 Sink = Callable[[Event], None]
 
@@ -64,7 +67,8 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
         max_age_s=settings.mqtt.max_age_s,
     )
     broker = start_broker(settings, about)
-    publisher = Publisher(address, protocol(settings, broker), about)
+    outbox = Outbox(state_dir(settings.state, os.environ) / OUTBOX_NAME)
+    publisher = Publisher(address, protocol(settings, broker), about, outbox)
     sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
     printer = EventPrinter(lambda: publisher.about) if options.print_events else None
     if printer:

@@ -76,7 +76,8 @@ def measure_start(
         write_wav(path, np.zeros(SILENCE_S * RATE_HZ, np.int16))
         command = [*program, "run", *words, "--source", f"wav:{path}", "--print"]
         log = Path(folder) / "log"
-        found = [one_start(command, {**environ, **NOBODY}, log) for _ in range(times + 1)][1:]
+        own = {**environ, **NOBODY, "HARKD_STATE__DIR": folder}
+        found = [one_start(command, own, log) for _ in range(times + 1)][1:]
     seconds = [each[0] for each in found]
     resident = [each[1] for each in found if each[1] is not None]
     return StartFigures(

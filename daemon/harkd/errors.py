@@ -11,8 +11,11 @@
     │   ├── ModelDamagedError   a file is missing, truncated or altered
     │   └── ModelPullError      it cannot be fetched (network, disk, index)
     ├── RecognitionError        the recognizer failed on one utterance
-    └── BrokerError             the MQTT broker cannot be used
-        └── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+    ├── BrokerError             the MQTT broker cannot be used
+    │   └── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+    └── OutboxError             the file of waiting finals cannot be used now
+        ├── OutboxFullError     the disk has no room for it
+        └── OutboxBrokenError   it is damaged, or none that this version knows
 
 An edge translates its library's exceptions into these (``raise … from``).
 """
@@ -78,3 +81,15 @@ class BrokerError(HarkdError):
 
 class BrokerRefusedError(BrokerError):
     """The MQTT broker answered and refused."""
+
+
+class OutboxError(HarkdError):
+    """The file in which finals wait for the broker cannot be used."""
+
+
+class OutboxFullError(OutboxError):
+    """The disk has no room for the file of waiting finals."""
+
+
+class OutboxBrokenError(OutboxError):
+    """The file of waiting finals is damaged, or of a newer version."""

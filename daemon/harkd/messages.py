@@ -112,22 +112,36 @@ def rejected(about: About, event: Rejected) -> Message:
     return Message(about.topic("transcript/rejected"), msgspec.json.encode(payload), 0)
 
 
-def final(about: About, event: Final, now_ns: int) -> list[Message]:
+def error(about: About, text: str, topic: str = "", payload: str = "") -> Message:
+    """Return the `error` that says what is wrong and how to mend it.
+
+    Args:
+        about: The sender.
+        text: For a person.
+        topic: Where the bad command came from; empty for none.
+        payload: What it was.
+    """
+    told = {"error": text, "topic": topic, "payload": payload}
+    return Message(about.topic("error"), msgspec.json.encode(told), 1)
+
+
+def final(about: About, event: Final, now_ns: int | None) -> list[Message]:
     """Return what a final is published as.
 
     Args:
         about: The sender.
         event: The final.
-        now_ns: Monotonic time of the hand-over to the MQTT client, in nanoseconds.
+        now_ns: When it is handed to the MQTT client, in nanoseconds of the clock that
+            `speech_end_ns` is on; None where its age is unknown, and it may be old.
 
     Returns:
         On time: `transcript` first, whose acknowledgement counts, then the conveniences. Older
         than `max_age_s`: only `transcript/missed`.
     """
-    age_s = (now_ns - event.speech_end_ns) / 1e9
-    late = age_s > about.max_age_s
+    age_s = None if now_ns is None else (now_ns - event.speech_end_ns) / 1e9
+    late = age_s is None or age_s > about.max_age_s
     payload = msgspec.json.encode(_final_payload(about, event, age_s, late))
-    if late:
+    if age_s is None or late:
         return [Message(about.topic("transcript/missed"), payload, 1)]
     expiry_s = max(1, math.ceil(about.max_age_s - age_s))
     messages = [
@@ -139,7 +153,9 @@ def final(about: About, event: Final, now_ns: int) -> list[Message]:
     return messages
 
 
-def _final_payload(about: About, event: Final, age_s: float, late: bool) -> dict[str, object]:
+def _final_payload(
+    about: About, event: Final, age_s: float | None, late: bool
+) -> dict[str, object]:
     payload: dict[str, object] = {
         "event_type": "final",
         "id": event.id,
@@ -149,7 +165,7 @@ def _final_payload(about: About, event: Final, age_s: float, late: bool) -> dict
         "started_at": utc(event.started_at),
         "ended_at": utc(event.ended_at),
         "duration_s": round(event.duration_s, 2),
-        "latency_ms": round(age_s * 1000),
+        "latency_ms": None if age_s is None else round(age_s * 1000),
         "language": event.language,
         "model": event.model,
         "device_id": about.device_id,

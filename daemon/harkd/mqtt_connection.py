@@ -75,6 +75,8 @@ class Acknowledged:
     """The message's id."""
     refusal: str
     """Why the broker refused it (MQTT 5 only); empty where it took it."""
+    code: int = 0
+    """The MQTT 5 reason code; 0x80 and more are refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +180,12 @@ class Connection:
         if message.expiry_s is not None and self.version == "5":
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.MessageExpiryInterval = message.expiry_s
-        info = self._client.publish(
-            message.topic, message.payload, message.qos, message.retain, properties
-        )
+        try:
+            info = self._client.publish(
+                message.topic, message.payload, message.qos, message.retain, properties
+            )
+        except OSError:  # paho closes the socket by which it wakes its thread while we use it
+            return None
         return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
 
     def subscribe(self, topics: Sequence[str]) -> None:
@@ -217,7 +222,7 @@ class Connection:
         self._inbox.put(Down(str(code)))
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _more: Any) -> None:
-        self._inbox.put(Acknowledged(mid, str(code) if code.is_failure else ""))
+        self._inbox.put(Acknowledged(mid, str(code) if code.is_failure else "", code.value))
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         self._inbox.put(Received(message.topic, bytes(message.payload), bool(message.retain)))

@@ -3,9 +3,10 @@
 In: events and messages from any thread (nothing waits for the network), and what is sent to the
 topics that are listened to. Out: MQTT messages, and what was received, on the `mqtt` thread. Each
 connection has a paho client of its own, so that nothing old hides in paho's queue and goes out
-late. Finals wait in the outbox until the broker acknowledges them; states are sent again at every
-connect, since a broker without persistence forgets them; partials and rejections that meet no
-broker are dropped. Threads: `mqtt` connects, reconnects and handles answers; paho moves the bytes.
+late. Finals go their own way (`FinalSender`) until the broker acknowledges them; states are sent
+again at every connect, since a broker without persistence forgets them; partials and rejections
+that meet no broker are dropped. Threads: `mqtt` connects, reconnects and handles answers; paho
+moves the bytes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import queue
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from harkd import messages
 from harkd.errors import BrokerError, BrokerRefusedError
 from harkd.events import Event, Final, Partial, Rejected, StateChanged
+from harkd.final_sender import FinalSender, OutboxFacts
 from harkd.messages import About, Message
 from harkd.mqtt_connection import (
     ANSWER_S,
@@ -35,7 +37,8 @@ from harkd.mqtt_connection import (
     ProtocolRefusedError,
     Received,
 )
-from harkd.outbox import MemoryOutbox, Outbox
+from harkd.mqtt_reports import STEADY_S, Reports
+from harkd.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,9 @@ HASTY_S = 3.0
 """How long a broker may take to answer a version where another is left to try."""
 FLUSH_S = 2.0
 """How long a clean exit waits for the broker's answers, and again for the one to `offline`."""
-STEADY_S = 10.0
-"""A connection that held so long resets the backoff."""
-BRIEF_MOST = 3
-"""So many connections in a row that held less mean that somebody else has our client id."""
+LOOK_S = 0.02
+MOST_UNTOLD = 10
+"""Faults that wait for a connection to be told."""
 STOP = Down("stopping")
 
 
@@ -60,6 +62,7 @@ class Publisher:
         protocol: ``auto`` (5, and 3.1.1 where the broker refuses it), ``5`` or ``3.1.1``.
         about: What messages say of this daemon.
         outbox: Keeps finals; in memory unless given.
+        report: Is told of faults of the disk, each with its mend; they go to `error`, too.
         jitter: A factor for each wait, so that many daemons do not come back at once.
     """
 
@@ -70,23 +73,27 @@ class Publisher:
         about: About,
         outbox: Outbox | None = None,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 - no secret
+        report: Callable[[str], None] = lambda _problem: None,
     ) -> None:
         self._address = address
         self._versions = ["5", "3.1.1"] if protocol == "auto" else [protocol]
         self._good = ""
         self.about = about
         """What messages say of this daemon; may be replaced as more becomes known."""
-        self._outbox = outbox or MemoryOutbox()
+        self._outbox = outbox or Outbox()
+        self._finals = FinalSender(self._outbox, lambda: self.about, self._report_problem)
+        self._report = report
+        self._untold: deque[Message] = deque(maxlen=MOST_UNTOLD)
         self._jitter = jitter
         self._lock = threading.Lock()
         self._kept: dict[str, Message] = {}
         self._topics: Sequence[str] = ()
         self._take: Callable[[Received], None] = ignore
         self._connection: Connection | None = None
-        self._unanswered: dict[int, str] = {}
+        self._offline_mid: int | None = None
         self._inbox: Inbox = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._refusals: set[str] = set()
+        self._reports = Reports(address, about.topic("#"))
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -102,23 +109,24 @@ class Publisher:
 
     def start(self) -> None:
         """Begin to connect; an absent broker is no error."""
+        self._finals.start()
         self._thread.start()
 
     def publish(self, event: Event) -> None:
         """Publish one event, now or when the broker is back. Never waits, never raises."""
-        with self._lock:
-            match event:
-                case StateChanged():
-                    self._keep(messages.state(self.about, event))
-                case Partial():
-                    self._send(messages.partial(self.about, event))
-                case Rejected():
-                    self._send(messages.rejected(self.about, event))
-                case Final():
-                    # The monotonic clock stands still while the machine sleeps; its age must not.
-                    awake = replace(event, speech_end_ns=event.speech_end_ns + asleep_ns())
-                    self._outbox.add(awake)
-                    self._send_final(awake)
+        match event:
+            case StateChanged():
+                self.keep(messages.state(self.about, event))
+            case Partial():
+                self.send(messages.partial(self.about, event))
+            case Rejected():
+                self.send(messages.rejected(self.about, event))
+            case Final():
+                self._finals.take(event)
+
+    def outbox_facts(self) -> OutboxFacts:
+        """Return how the outbox is; never waits for the disk."""
+        return self._finals.facts()
 
     def send(self, message: Message) -> None:
         """Send a message now; it is dropped where there is no connection. Never waits."""
@@ -128,7 +136,8 @@ class Publisher:
     def keep(self, message: Message) -> None:
         """Send a retained message now and at each connect, until another one on its topic."""
         with self._lock:
-            self._keep(message)
+            self._kept[message.topic] = message
+            self._send(message)
 
     def repeat(self) -> None:
         """Send everything that is kept again, for a subscriber that has begun anew."""
@@ -137,13 +146,16 @@ class Publisher:
                 self._send(message)
 
     def stop(self) -> None:
-        """Wait a little for the broker's answers, say `offline`, and disconnect."""
+        """Wait a little for the broker's answers, say `offline`, disconnect, close the outbox."""
         self._stopping.set()
         self._inbox.put(STOP)
         self._thread.join(2 * FLUSH_S + GOODBYE_S)
-        with self._lock:
-            waiting = len(self._outbox.waiting())
-        if waiting:
+        written = self._finals.stop()
+        if not (waiting := self._finals.facts().waiting):
+            return
+        if written and self._outbox.on_disk:
+            log.info("%d final(s) did not reach the broker yet: %s", waiting, self._outbox.path)
+        else:
             log.warning("%d final(s) never reached the broker and are lost", waiting)
 
     # ------------------------------------------------------------ under the lock
@@ -151,27 +163,10 @@ class Publisher:
     def _send(self, message: Message) -> int | None:
         return self._connection.send(message) if self._connection else None
 
-    def _keep(self, message: Message) -> None:
-        self._kept[message.topic] = message
-        self._send(message)
-
-    def _send_final(self, final: Final) -> None:
-        outgoing = messages.final(self.about, final, time.monotonic_ns() + asleep_ns())
-        mids = [self._send(message) for message in outgoing]
-        # A broker answers in order: the last answer is one for all of them.
-        if (mid := mids[-1]) is not None:
-            self._unanswered[mid] = final.id
-            if outgoing[0].topic == self.about.topic("transcript/missed"):
-                log.warning(
-                    "final %s is older than %g s: sent to transcript/missed",
-                    final.id,
-                    self.about.max_age_s,
-                )
-
     # ----------------------------------------------------------------- mqtt thread
 
     def _run(self) -> None:
-        reporter = _Reporter(self._address)
+        reports = self._reports
         backoff_s = BACKOFF_FIRST_S
         while not self._stopping.is_set():
             least_s = 0.0
@@ -181,11 +176,11 @@ class Publisher:
                 reason = self._serve(connection)
                 lasted_s = time.monotonic() - begin
                 if not self._stopping.is_set():
-                    reporter.lost(reason, lasted_s)
+                    reports.lost(reason, lasted_s)
                 if lasted_s > STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
             except BrokerError as error:
-                reporter.failed(error)
+                reports.failed(error)
                 least_s = BACKOFF_REFUSED_S if isinstance(error, BrokerRefusedError) else 0.0
             except Exception:
                 log.exception("the connection to %s failed in an unexpected way", self._address)
@@ -231,10 +226,10 @@ class Publisher:
                 self._inbox.put(STOP)
             else:
                 self._send(messages.availability(self.about, online=True))
-            for message in self._kept.values():
+            for message in (*self._kept.values(), *self._untold):
                 self._send(message)
-            for final in self._outbox.waiting():
-                self._send_final(final)
+            self._untold.clear()
+        self._finals.connected(connection)
         connection.subscribe(self._topics)
         self.connected.set()
         try:
@@ -243,7 +238,7 @@ class Publisher:
             self.connected.clear()
             with self._lock:
                 self._connection = None
-                self._unanswered.clear()
+            self._finals.disconnected()
             connection.close()
 
     def _handle_answers(self) -> str:
@@ -255,31 +250,29 @@ class Publisher:
                 case Received() as received:
                     self._hear(received)
                 case NotSubscribed() as answer:
-                    self._report_unheard(answer)
+                    self._reports.unheard(answer)
                 case Down() as end:
                     return self._say_goodbye() if end is STOP else end.reason
 
     def _say_goodbye(self) -> str:
         """Wait for what is unanswered, then send `offline` and wait for its answer."""
-        self._wait_until(lambda: not self._unanswered)
+        self._wait_until(lambda: self._finals.idle)
         with self._lock:
-            mid = self._send(messages.availability(self.about, online=False))
-            if mid is not None:
-                self._unanswered[mid] = ""
-        self._wait_until(lambda: mid not in self._unanswered)
+            self._offline_mid = self._send(messages.availability(self.about, online=False))
+        self._wait_until(lambda: self._offline_mid is None)
         return STOP.reason
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """Handle answers until it is so, for `FLUSH_S` at most."""
         deadline = time.monotonic() + FLUSH_S
-        while not done() and (left_s := deadline - time.monotonic()) > 0:
+        while not done() and time.monotonic() < deadline:
             try:
-                event = self._inbox.get(timeout=left_s)
+                event = self._inbox.get(timeout=LOOK_S)
             except queue.Empty:
-                return
+                continue
             if isinstance(event, Acknowledged):
                 self._settle(event)
-            elif event is not STOP:
+            elif isinstance(event, Down) and event is not STOP:
                 return
 
     def _hear(self, received: Received) -> None:
@@ -289,68 +282,19 @@ class Publisher:
             log.exception("a message on %s could not be handled", received.topic)
 
     def _settle(self, answer: Acknowledged) -> None:
-        self._report_refusal(answer)
+        self._reports.refused(answer)
+        self._finals.answered(answer.mid, answer.code)
+        if answer.mid == self._offline_mid:
+            self._offline_mid = None
+
+    def _report_problem(self, problem: str) -> None:
+        """Say on `error` what is wrong with the disk, now or at the next connect."""
+        message = messages.error(self.about, problem)
         with self._lock:
-            if ident := self._unanswered.pop(answer.mid, None):
-                # A refused final would be refused for ever; the log has told.
-                self._outbox.remove(ident)
-
-    def _report_refusal(self, answer: Acknowledged) -> None:
-        if answer.refusal and answer.refusal not in self._refusals:
-            self._refusals.add(answer.refusal)
-            log.error(
-                "the broker refused a message (%s); allow the user %r to write %s",
-                answer.refusal,
-                self._address.username,
-                self.about.topic("#"),
-            )
-
-    def _report_unheard(self, answer: NotSubscribed) -> None:
-        if answer.topic not in self._refusals:
-            self._refusals.add(answer.topic)
-            log.error(
-                "the broker does not let us read %s (%s); allow the user %r to read it",
-                answer.topic,
-                answer.refusal,
-                self._address.username,
-            )
-
-
-class _Reporter:
-    """Logs what happens to the connection: the first of a kind, not its repeats."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._told = ""
-        self._brief = 0
-
-    def failed(self, error: BrokerError) -> None:
-        """No connection came about."""
-        level = logging.ERROR if isinstance(error, BrokerRefusedError) else logging.WARNING
-        log.log(logging.DEBUG if str(error) == self._told else level, "%s", error)
-        self._told = str(error)
-
-    def lost(self, reason: str, lasted_s: float) -> None:
-        """A connection ended."""
-        self._told = ""
-        self._brief = self._brief + 1 if lasted_s < STEADY_S else 0
-        level = logging.WARNING if self._brief < BRIEF_MOST else logging.DEBUG
-        why = "it closed the connection" if reason == "Unspecified error" else reason
-        log.log(level, "lost the broker at %s (%s); reconnecting", self._address, why)
-        if self._brief == BRIEF_MOST:
-            log.error(
-                "the broker at %s closed the last %d connections within seconds: another harkd "
-                'seems to use the client id "%s". Stop it, or give each its own device_id.',
-                self._address,
-                BRIEF_MOST,
-                self._address.client_id,
-            )
+            if self._send(message) is None:
+                self._untold.append(message)
+        self._report(problem)
 
 
 def ignore(_received: Received) -> None:
     """Take a message that nobody waits for."""
-
-
-def asleep_ns() -> int:
-    """Return how long this machine has been suspended since it started, in nanoseconds."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()

@@ -45,7 +45,8 @@ LAYERS = [
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
-    | {"mqtt_connection", "publisher", "outbox", "broker"}
+    | {"mqtt_connection", "mqtt_reports", "publisher", "broker"}
+    | {"outbox", "outbox_file", "delivery", "final_sender", "boot_time"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}

@@ -260,3 +260,25 @@ def test_any_text_is_valid_json_and_reads_back_the_same(text: str) -> None:
     assert decoded(messages.partial(ABOUT, replace(PARTIAL, text=text)))["text"] == text
     state = messages.state(ABOUT, StateChanged(State.FAILED, STARTED, text, text))
     assert (decoded(state)["reason"], decoded(state)["audio_device"]) == (text, text)
+
+
+def test_a_final_of_unknown_age_is_late_and_has_no_latency() -> None:
+    """As one that was said before the machine started."""
+    (missed,) = messages.final(ABOUT, FINAL, None)
+    assert missed.topic == f"{ROOT}/transcript/missed"
+    assert (missed.qos, missed.retain, missed.expiry_s) == (1, False, None)
+    payload = decoded(missed)
+    assert (payload["late"], payload["latency_ms"]) == (True, None)
+
+
+def test_an_error_says_what_to_mend_and_what_it_was_about() -> None:
+    message = messages.error(ABOUT, "The disk is full. Make room.")
+    assert (message.topic, message.qos, message.retain) == (f"{ROOT}/error", 1, False)
+    wanted = {"error": "The disk is full. Make room.", "topic": "", "payload": ""}
+    assert decoded(message) == wanted
+    about_a_command = messages.error(ABOUT, "No.", f"{ROOT}/command", "fly")
+    assert decoded(about_a_command) == {
+        "error": "No.",
+        "topic": f"{ROOT}/command",
+        "payload": "fly",
+    }

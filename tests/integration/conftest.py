@@ -59,4 +59,5 @@ def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),
         "HARKD_DEVICE_ID": "test",
+        "HARKD_STATE__DIR": str(broker.folder.parent / "state"),
     }

@@ -24,7 +24,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from harkd import mqtt_connection
+from harkd import boot_time, mqtt_connection
 from harkd import publisher as publisher_module
 from harkd.broker import EmbeddedBroker, is_taken
 from harkd.errors import BrokerError
@@ -162,7 +162,7 @@ def test_each_event_arrives_with_its_qos_retention_and_expiry(
                 assert 29 <= expiry_s <= 30
             else:
                 assert expiry_s is None
-        wait_until(lambda: not publisher._outbox.waiting(), "acknowledgement", 2)
+        wait_until(lambda: publisher.outbox_facts().waiting == 0, "acknowledgement", 2)
     with Subscriber(broker) as late:
         wait_until(lambda: len(late.messages) == 3, "3 retained messages", 2)
         retained = {each.topic.removeprefix(f"{ROOT}/") for each in late.messages if each.retain}
@@ -574,7 +574,7 @@ def test_the_embedded_broker_serves_the_publisher_mosquitto_sub_and_paho(embedde
         publisher.publish(LISTENING)
         publisher.publish(final("Turn on the light."))
         wait_until(lambda: b"Turn on the light." in heard, "transcript/text", 5)
-        wait_until(lambda: not publisher._outbox.waiting(), "acknowledgement", 2)
+        wait_until(lambda: publisher.outbox_facts().waiting == 0, "acknowledgement", 2)
         # amqtt 0.12 greets a client with the retained messages of everybody's subscriptions, too
         # (`for topic in self._subscriptions` in its broker.py).
         printed = subprocess.run(
@@ -686,8 +686,9 @@ def test_a_final_from_before_the_machine_slept_is_late(
         broker.kill()
         wait_until(lambda: not publisher.connected.is_set(), "loss of the broker", 5)
         publisher.publish(final("Lights on."))
-        asleep = publisher_module.asleep_ns() + 3600 * 10**9
-        monkeypatch.setattr(publisher_module, "asleep_ns", lambda: asleep)
+        wait_until(lambda: publisher._finals.idle is False, "the final", 2)
+        asleep = lambda: boot_time.now_ns() + 3600 * 10**9  # noqa: E731
+        monkeypatch.setattr(publisher._finals._delivery, "_now_ns", asleep)
         broker.start()
         subscriber.wait_subscribed()
         missed = subscriber.wait_for(on("transcript/missed"), 15)
