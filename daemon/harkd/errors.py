@@ -12,7 +12,8 @@
     │   └── ModelPullError      it cannot be fetched (network, disk, index)
     ├── RecognitionError        the recognizer failed on one utterance
     └── BrokerError             the MQTT broker cannot be used
-        └── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+        ├── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+        └── BrokerUntrustedError  its certificate does not prove who it is
 
 An edge translates its library's exceptions into these (``raise … from``).
 """
@@ -78,3 +79,7 @@ class BrokerError(HarkdError):
 
 class BrokerRefusedError(BrokerError):
     """The MQTT broker answered and refused."""
+
+
+class BrokerUntrustedError(BrokerError):
+    """The MQTT broker has no certificate that proves who it is."""

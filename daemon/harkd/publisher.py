@@ -19,12 +19,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from harkd import messages
-from harkd.errors import BrokerError, BrokerRefusedError
+from harkd.errors import BrokerError, BrokerRefusedError, BrokerUntrustedError
 from harkd.events import Event, Final, Partial, Rejected, StateChanged
 from harkd.messages import About, Message
 from harkd.mqtt_connection import (
     ANSWER_S,
+    CLOSED,
     GOODBYE_S,
+    TAKEN_OVER,
+    WORDS,
     Acknowledged,
     Address,
     Connection,
@@ -181,7 +184,7 @@ class Publisher:
                 reason = self._serve(connection)
                 lasted_s = time.monotonic() - begin
                 if not self._stopping.is_set():
-                    reporter.lost(reason, lasted_s)
+                    least_s = reporter.lost(reason, lasted_s)
                 if lasted_s > STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
             except BrokerError as error:
@@ -217,7 +220,7 @@ class Publisher:
                     level = logging.INFO if refused else logging.DEBUG
                     log.log(level, "%s; trying another MQTT", error.message)
                 continue
-            log.info("connected to the broker at %s with MQTT %s", self._address, version)
+            log.info("connected to the broker at %s with %s", self._address, str(connection))
             if not silent:
                 self._good = version
             return connection
@@ -323,19 +326,27 @@ class _Reporter:
         self._address = address
         self._told = ""
         self._brief = 0
+        self._taken = False
 
     def failed(self, error: BrokerError) -> None:
         """No connection came about."""
-        level = logging.ERROR if isinstance(error, BrokerRefusedError) else logging.WARNING
+        lasting = isinstance(error, BrokerRefusedError | BrokerUntrustedError)
+        level = logging.ERROR if lasting else logging.WARNING
         log.log(logging.DEBUG if str(error) == self._told else level, "%s", error)
         self._told = str(error)
 
-    def lost(self, reason: str, lasted_s: float) -> None:
-        """A connection ended."""
+    def lost(self, reason: str, lasted_s: float) -> float:
+        """A connection ended; return for how long at least none is to be tried, in seconds."""
         self._told = ""
-        self._brief = self._brief + 1 if lasted_s < STEADY_S else 0
+        if reason == TAKEN_OVER:
+            return self._lost_to_another()
+        self._taken = False
+        # Before MQTT 5, and with Mosquitto 2.0.11 even there, a broker that lets another client in
+        # with our client id just hangs up. So does one that restarts, which is no reason to wait.
+        guess = reason == CLOSED and lasted_s < STEADY_S
+        self._brief = self._brief + 1 if guess else 0
         level = logging.WARNING if self._brief < BRIEF_MOST else logging.DEBUG
-        why = "it closed the connection" if reason == "Unspecified error" else reason
+        why = WORDS.get(reason, reason)
         log.log(level, "lost the broker at %s (%s); reconnecting", self._address, why)
         if self._brief == BRIEF_MOST:
             log.error(
@@ -345,6 +356,20 @@ class _Reporter:
                 BRIEF_MOST,
                 self._address.client_id,
             )
+        return 0.0
+
+    def _lost_to_another(self) -> float:
+        level = logging.DEBUG if self._taken else logging.ERROR
+        log.log(
+            level,
+            'another harkd has connected to the broker at %s with our client id "%s", and the '
+            "broker lets only one in: each throws the other out. Stop it, or give each its own "
+            "device_id.",
+            self._address,
+            self._address.client_id,
+        )
+        self._taken = True
+        return BACKOFF_REFUSED_S
 
 
 def ignore(_received: Received) -> None:

@@ -22,6 +22,8 @@ LAYERS = [
         "settings",
         "settings_file",
         "settings_leaf",
+        "mqtt_settings",
+        "mqtt_address",
         "model_package",
         "messages",
         "verdict",
@@ -44,7 +46,8 @@ LAYERS = [
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
-    | {"mqtt_connection", "publisher", "outbox", "broker"}
+    | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection"}
+    | {"publisher", "outbox", "broker"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
