@@ -24,6 +24,7 @@ LAYERS = [
         "settings_leaf",
         "mqtt_settings",
         "mqtt_address",
+        "doctor_check",
         "model_package",
         "messages",
         "verdict",
@@ -54,7 +55,7 @@ LAYERS = [
     | {"sinks", "transcribe", "transcribe_many"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "doctor", "bench_run"},
+    {"app", "doctor", "doctor_broker", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]
