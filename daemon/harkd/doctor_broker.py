@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from harkd import app
 from harkd.broker import LOOPBACK, is_taken
 from harkd.doctor_check import Check, Status
+from harkd.errors import SettingsError
 from harkd.messages import Message
 from harkd.mqtt_connection import (
     ANSWER_S,
@@ -39,7 +40,12 @@ def check_broker(settings: Settings) -> Iterator[Check]:
     if not settings.mqtt.host and not is_taken(settings.mqtt.port):
         yield from check_embedded_broker()
         return
-    address = app.make_address(settings, suffix="-doctor")
+    try:
+        address = app.make_address(settings, suffix="-doctor")
+    except SettingsError as error:
+        for line in error.message.splitlines():
+            yield Check("broker", Status.FAIL, line)
+        return
     inbox = Inbox()
     connection = connect(address, settings.mqtt.protocol, inbox)
     try:

@@ -22,7 +22,7 @@ FIRST_BYTES = 5
 class Client(paho.Client):
     """paho's client, with what it forgets: its socket, what came first, and why reading failed.
 
-    It overrides three private methods of paho 2.1 and 2.2; tests hold that they are called.
+    It overrides three private methods of paho 2.2; tests hold that they are called.
     """
 
     tcp: socket.socket | None = None

@@ -153,6 +153,15 @@ def test_a_broker_that_is_not_there_is_told_in_its_words(connections: dict[str, 
     assert connections["tried"] == ["5"]
 
 
+def test_each_file_that_is_of_no_use_is_a_line_of_its_own(connections: dict[str, Any]) -> None:
+    mqtt = MqttSettings(host="h", tls=True, tls_ca_file="/no/ca", tls_cert_file="/no/cert")
+    checks = list(check_broker(Settings(mqtt=mqtt)))
+    assert [check.status for check in checks] == [Status.FAIL] * 2
+    assert checks[0].what == "mqtt.tls_ca_file: /no/ca: there is no such file; correct the path"
+    assert checks[1].what.startswith("mqtt.tls_cert_file: /no/cert: ")
+    assert connections["tried"] == []
+
+
 def test_without_a_broker_the_embedded_one_would_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -32,6 +32,7 @@ from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, S
 from harkd.messages import About, Message
 from harkd.mqtt_connection import Address, Connection, Inbox, ProtocolRefusedError
 from harkd.publisher import Publisher
+from listeners import listener, say_nothing
 from servers import Mosquitto, Received, Subscriber, free_port, wait_until
 
 pytestmark = pytest.mark.integration
@@ -369,34 +370,6 @@ def test_the_right_login_is_taken(tmp_path: Path) -> None:
         publishing(server.port, username="ha", password=tmp_path.name),
     ):
         pass
-
-
-@contextlib.contextmanager
-def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port on which each connection is answered by a function; yields the port."""
-    kept = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    kept.append(client)
-                    answer(client)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for client in kept:
-                client.close()
-
-
-def say_nothing(_client: socket.socket) -> None:
-    pass
 
 
 def hang_up(client: socket.socket) -> None:
