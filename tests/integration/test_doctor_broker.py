@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
 from certificates import Certificates, server_lines
-from harkd.doctor_broker import check_broker
+from harkd.doctor_broker import TOPICS, check_broker
 from harkd.doctor_check import Check, Status
 from harkd.errors import BrokerRefusedError
 from harkd.settings import MqttSettings, Settings
@@ -79,6 +83,37 @@ def test_a_user_who_must_not_write_is_told(tmp_path: Path) -> None:
         with pytest.raises(BrokerRefusedError, match="refused the login") as told:
             list(check_broker(settings(server, username="ha", password="wrong" + secret)))
     assert secret not in str(told.value)
+
+
+def dynamic_security(folder: Path, user: str, password: str, writes: str) -> list[str]:
+    """Lines for Mosquitto's plugin, which refuses subscriptions; its `acl_file` never does."""
+    (plugin,) = Path("/usr/lib").glob("*/mosquitto_dynamic_security.so")
+    salt = b"twelve bytes"
+    hashed = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    client = {
+        "username": user,
+        "password": base64.b64encode(hashed).decode(),
+        "salt": base64.b64encode(salt).decode(),
+        "iterations": 101,
+        "roles": [{"rolename": "writer"}],
+    }
+    acl = {"acltype": "publishClientSend", "topic": writes, "allow": True}
+    file = folder / "dynamic.json"
+    content = {"clients": [client], "roles": [{"rolename": "writer", "acls": [acl]}]}
+    file.write_text(json.dumps(content))
+    return [f"plugin {plugin}", f"plugin_opt_config_file {file}"]
+
+
+def test_topics_that_a_user_must_not_read_are_told_each(tmp_path: Path) -> None:
+    secret = token_hex(8)
+    lines = dynamic_security(tmp_path, "ha", secret, "harkd/#")
+    with Mosquitto(tmp_path, user="ha", password=secret, lines=lines) as server:
+        login, writing, *reading = check_broker(settings(server, username="ha", password=secret))
+    assert (login.status, writing.status) == (Status.OK, Status.OK)
+    assert [check.what for check in reading] == [
+        f"it does not let us read harkd/kitchen/{name} (Not authorized)" for name in TOPICS
+    ]
+    assert {check.mend for check in reading} == {'allow the user "ha" to read it'}
 
 
 def test_the_message_is_no_transcript_and_no_state(broker: Mosquitto) -> None:
