@@ -124,6 +124,8 @@ class Connection:
         self._over = threading.Event()
         self._code: Any = None
         self._context: Context | None = None
+        self.session: Session | None = None
+        """What TLS turned out to be; None without it."""
         self._client = client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=address.client_id,
@@ -180,26 +182,23 @@ class Connection:
                 self._context = make_context(where.tls)
                 client.tls_set_context(self._context)
             client.connect(where.host, where.port, where.keepalive_s, properties=properties)
+            self.session = self._context.session() if self._context else None
         except SettingsError as error:
             self._abandon()
-            raise BrokerError(f"no connection to {where}: {error.message}") from error
+            faults = error.message.replace("\n", "; ")
+            raise BrokerError(f"no connection to {where}: {faults}") from error
         except (paho.WebsocketConnectionError, IndexError) as error:
             # paho looks for what follows ": " in a line that may not have it.
             self._abandon()
             raise not_websocket(where) from error
         except (OSError, ValueError) as error:
-            step = "" if not client.tcp else WEBSOCKET if self.session or not where.tls else TLS
+            in_tls = self._context and not self._context.session()
+            step = "" if not client.tcp else TLS if in_tls else WEBSOCKET
             self._abandon()
             raise unreachable(where, error, step) from error
 
-    @property
-    def session(self) -> Session | None:
-        """What TLS turned out to be; None without it."""
-        return self._context.session() if self._context else None
-
     def __str__(self) -> str:
-        session = self.session
-        way = [session.version] if session else []
+        way = [self.session.version] if self.session else []
         way += ["WebSocket"] if self._address.websocket_path else []
         return f"MQTT {self.version}" + (f" over {' and '.join(way)}" if way else "")
 

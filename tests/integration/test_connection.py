@@ -321,16 +321,21 @@ def test_the_name_to_check_may_be_another_than_the_host(
             ).open()
 
 
-def test_a_file_that_vanishes_is_one_line_and_read_when_it_is_back(
+def test_files_that_vanish_are_one_line_and_read_when_they_are_back(
     tmp_path: Path, certificates: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ca = tmp_path / "ca.crt"
+    ca, own, key = (tmp_path / name for name in ("ca.crt", "own.crt", "own.key"))
+    tls = Tls(ca, own, key)
     with (
         Mosquitto(tmp_path, lines=server_lines(certificates, certificates.server)) as server,
-        publishing(Address("localhost", server.port, "harkd", tls=Tls(ca))) as publisher,
+        publishing(Address("localhost", server.port, "harkd", tls=tls)) as publisher,
     ):
         line = told_once(caplog, "mqtt.tls_ca_file")
-        assert f"{ca}: there is no such file; correct the path" in line
+        for path in (ca, own, key):
+            assert f"{path}: there is no such file; correct the path" in line
+        assert "\n" not in line
+        shutil.copy(certificates.client, own)
+        shutil.copy(certificates.client.with_suffix(".key"), key)
         shutil.copy(certificates.ca, ca)
         assert publisher.connected.wait(5)
 
