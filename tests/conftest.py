@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from certificates import Certificates
 from harkd.errors import ModelError
 from harkd.model_catalogue import DEFAULT_MODEL
 from harkd.model_store import ModelStore
@@ -67,3 +68,9 @@ def lean_model_dir(
     folder.mkdir()
     write_package(published_source, options, limits_of(model_dir), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Authorities, and good and bad certificates of brokers and clients."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))

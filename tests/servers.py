@@ -12,7 +12,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ DEBIAN_PACKAGES = {
     "gcc": "gcc",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",
+    "openssl": "openssl",
     "pactl": "pulseaudio-utils",
     "paplay": "pulseaudio-utils",
     "pulseaudio": "pulseaudio",
@@ -289,7 +290,14 @@ class PulseServer(Server):
 
 
 class Mosquitto(Server):
-    """A mosquitto on a loopback port that stays the same over `kill` and `start`."""
+    """A mosquitto on a loopback port that stays the same over `kill` and `start`.
+
+    Args:
+        folder: Where its files lie.
+        user: The one user that it lets in; anybody if there is none.
+        password: That user's.
+        lines: More lines of its settings, for the listener.
+    """
 
     def __init__(
         self,
@@ -298,31 +306,42 @@ class Mosquitto(Server):
         user: str | None = None,
         password: str = "",
         more: tuple[str, ...] = ("persistence false",),
+        lines: Sequence[str] = (),
     ) -> None:
         super().__init__("mosquitto", folder)
         self._more = more
         self.host = "127.0.0.1"
         self.port = free_port()
-        self._user = user
-        self._password = password
+        self.user = user
+        self.password = password
+        self.lines = lines
+
+    def restart(self, lines: Sequence[str] | None = None) -> None:
+        """Ends it and starts it again, with other `lines` where they are given."""
+        self.kill()
+        self.lines = self.lines if lines is None else lines
+        self.start()
 
     def start(self) -> None:
         lines = [f"listener {self.port} {self.host}", "log_type all", *self._more]
         if os.geteuid() == 0:
             # It would become the user `mosquitto`, who cannot read a test's folder.
             lines.append("user root")
-        if self._user is None:
+        if "protocol websockets" in self.lines:
+            # Mosquitto 2.0.11 ends itself if it has no other listener.
+            lines.insert(0, f"listener {free_port()} {self.host}")
+        if self.user is None:
             lines.append("allow_anonymous true")
         else:
             passwords = self.folder / "passwords"
             subprocess.run(
-                [program("mosquitto_passwd"), "-c", "-b", passwords, self._user, self._password],
+                [program("mosquitto_passwd"), "-c", "-b", passwords, self.user, self.password],
                 check=True,
                 capture_output=True,
             )
             lines += ["allow_anonymous false", f"password_file {passwords}"]
         conf = self.folder / "mosquitto.conf"
-        conf.write_text("\n".join(lines) + "\n")
+        conf.write_text("\n".join([*lines, *self.lines]) + "\n")
         self._launch(["-c", str(conf)])
         self._wait_for_answer(self._accepts)
 

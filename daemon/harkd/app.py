@@ -21,12 +21,13 @@ from harkd.events import Event, State, StateChanged
 from harkd.messages import About
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
-from harkd.mqtt_connection import Address
+from harkd.mqtt_address import Address, address_of
+from harkd.mqtt_tls import check_files
 from harkd.outbox import Outbox
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Effort, Recognizer
-from harkd.settings import Settings, read_password, state_dir
+from harkd.settings import Settings, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
@@ -57,6 +58,7 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
     source = make_source(settings, options)
     installed = find_model(settings)
     address = make_address(settings)
+    warn_of_risks(address)
     about = About(
         base_topic=settings.mqtt.base_topic,
         device_id=settings.effective_device_id,
@@ -156,15 +158,19 @@ def make_address(settings: Settings, suffix: str = "") -> Address:
 
     `suffix` is added to the client id: two clients with one id throw each other out.
     """
-    mqtt = settings.mqtt
-    return Address(
-        host=mqtt.host or LOOPBACK,
-        port=mqtt.port,
-        client_id=settings.effective_client_id + suffix,
-        username=mqtt.username,
-        password=read_password(mqtt),
-        keepalive_s=mqtt.keepalive_s,
-    )
+    check_files(settings.mqtt)
+    return address_of(settings.mqtt, LOOPBACK, settings.effective_client_id + suffix)
+
+
+def warn_of_risks(address: Address) -> None:
+    """Say, at every start, what the settings leave open."""
+    if address.tls and not address.tls.verify:
+        log.warning(
+            "mqtt.tls_verify is false: anybody in the network can pose as the broker at %s, read "
+            "the password and all that is said, and give orders. Name the broker's authority in "
+            "mqtt.tls_ca_file instead.",
+            address,
+        )
 
 
 def start_broker(settings: Settings, about: About) -> EmbeddedBroker | None:

@@ -17,6 +17,7 @@ import yaml
 
 from harkd.errors import HarkdError
 from harkd.model_store import find_model
+from harkd.mqtt_tls import check_files
 from harkd.settings import (
     Settings,
     describe,
@@ -25,7 +26,6 @@ from harkd.settings import (
     load,
     load_traced,
     models_dir,
-    read_password,
 )
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ def check(file: Path | None, explicit: Path | None) -> None:
     settings = load(path, os.environ)
     click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
     # These depend on who runs harkd and where, so they are no faults of the file.
-    for look in (lambda: read_password(settings.mqtt), lambda: find_model(settings)):
+    for look in (lambda: check_files(settings.mqtt), lambda: find_model(settings)):
         try:
             look()
         except HarkdError as error:
-            click.echo(f"But here and now: {error}", err=True)
+            for line in str(error).splitlines():
+                click.echo(f"But here and now: {line}", err=True)
 
 
 @config.command()

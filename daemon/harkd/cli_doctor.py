@@ -102,7 +102,8 @@ def show_meter(audio: Any, seconds: float) -> None:
 def doctor(explicit: Path | None, as_json: bool) -> None:
     """Check microphone, model, broker, clock, CPU and permissions; exit with 1 if one fails."""
     settings = load(find_file(explicit, os.environ), os.environ)
-    from harkd.doctor import Status, examine
+    from harkd.doctor import examine
+    from harkd.doctor_check import Status
     from harkd.logs import set_up
 
     set_up("error", settings.log.format)

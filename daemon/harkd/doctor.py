@@ -15,20 +15,18 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from harkd import app
 from harkd.audio import RATE_HZ, AudioBlock, FileSource, SourceOpened
-from harkd.broker import LOOPBACK, is_taken
 from harkd.devices import Level, listen
+from harkd.doctor_broker import check_broker
+from harkd.doctor_check import Check, Status
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
-from harkd.mqtt_connection import Connection, Inbox, NoAnswerError, ProtocolRefusedError
 from harkd.settings import Settings
 from harkd.settings_file import expand
 
@@ -38,28 +36,6 @@ QUIET_DB = -60.0
 TIMEDATECTL_S = 3.0
 EARLIEST_YEAR = 2025
 """A clock before this was never set: a Pi without network has none that survives power-off."""
-
-
-class Status(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    """What: system, clock, sound, microphone, model, broker."""
-    status: Status
-    """How it is."""
-    what: str
-    """What was found."""
-    mend: str = ""
-    """What to do; empty where nothing is to be done."""
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -312,44 +288,3 @@ def sample_audio(path: Path | None) -> np.ndarray[tuple[int], np.dtype[np.int16]
         return np.zeros(5 * RATE_HZ, np.int16)
     blocks = FileSource(path, paced=False).events()
     return np.concatenate([block.samples for block in blocks if isinstance(block, AudioBlock)])
-
-
-def check_broker(settings: Settings) -> Iterator[Check]:
-    """Log in to the broker with the settings' user."""
-    mqtt = settings.mqtt
-    if not mqtt.host and not is_taken(mqtt.port):
-        yield from check_embedded_broker()
-        return
-    address = app.make_address(settings, suffix="-doctor")
-    versions = ["5", "3.1.1"] if mqtt.protocol == "auto" else [mqtt.protocol]
-    for version in versions:
-        connection = Connection(address, version, None, Inbox())
-        try:
-            connection.open()
-        except (ProtocolRefusedError, NoAnswerError):
-            if version == versions[-1]:
-                raise
-            continue
-        connection.close()
-        yield Check("broker", Status.OK, f"{address} takes the login, MQTT {version}")
-        return
-
-
-def check_embedded_broker() -> Iterator[Check]:
-    """Look whether the embedded broker could be started."""
-    try:
-        import amqtt  # noqa: F401 - only whether it is there
-    except ImportError:
-        yield Check(
-            "broker",
-            Status.FAIL,
-            "mqtt.host is not set, and the embedded broker is not installed",
-            'set mqtt.host, or: pip install "harkd[broker]"',
-        )
-        return
-    yield Check(
-        "broker",
-        Status.WARN,
-        f"mqtt.host is not set: harkd will start a broker of its own on {LOOPBACK}",
-        "fine to try it out; set mqtt.host to your broker for Home Assistant",
-    )

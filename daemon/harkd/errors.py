@@ -12,7 +12,8 @@
     │   └── ModelPullError      it cannot be fetched (network, disk, index)
     ├── RecognitionError        the recognizer failed on one utterance
     ├── BrokerError             the MQTT broker cannot be used
-    │   └── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+    │   ├── BrokerRefusedError  it answered, and said no (login, protocol, rights)
+    │   └── BrokerUntrustedError  its certificate does not prove who it is
     └── OutboxError             the file of waiting finals cannot be used now
         ├── OutboxFullError     the disk has no room for it
         └── OutboxBrokenError   it is damaged, or none that this version knows
@@ -81,6 +82,10 @@ class BrokerError(HarkdError):
 
 class BrokerRefusedError(BrokerError):
     """The MQTT broker answered and refused."""
+
+
+class BrokerUntrustedError(BrokerError):
+    """The MQTT broker has no certificate that proves who it is."""
 
 
 class OutboxError(HarkdError):

@@ -11,7 +11,7 @@ import queue
 import socket
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -19,52 +19,48 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from harkd.errors import BrokerError, BrokerRefusedError
+from harkd.errors import BrokerError, SettingsError
 from harkd.messages import Message
+from harkd.mqtt_address import Address
+from harkd.mqtt_client import MOST_BYTES, Client
+from harkd.mqtt_failures import (
+    TLS,
+    WEBSOCKET,
+    NoAnswerError,
+    ProtocolRefusedError,
+    no_answer,
+    not_websocket,
+    refused,
+    tls_failed,
+    unreachable,
+)
+from harkd.mqtt_tls import Context, Session, make_context
+
+__all__ = [
+    "ANSWER_S",
+    "CLOSED",
+    "GOODBYE_S",
+    "TAKEN_OVER",
+    "WORDS",
+    "Acknowledged",
+    "Address",
+    "Connection",
+    "Down",
+    "Inbox",
+    "NoAnswerError",
+    "NotSubscribed",
+    "ProtocolRefusedError",
+    "Received",
+]
 
 ANSWER_S = 10.0
-"""How long a broker may take to accept a connection, and again to answer CONNECT."""
+"""How long a broker may take to accept a connection, again for TLS, and again for CONNECT."""
 GOODBYE_S = 1.0
-NETWORK_GONE_S = 10.0
-"""A connection on which the broker's machine confirms nothing for so long is given up."""
-VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
-VERSION_REFUSED = 132
-LOGIN_REFUSED = (134, 135)
-BUSY = (136, 137, 151, 159)
-"""Server unavailable, server busy, quota exceeded, connection rate exceeded: it will pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the broker is and how to log in."""
-
-    host: str
-    """Name or address."""
-    port: int
-    """TCP port."""
-    client_id: str
-    """MQTT client identifier; must be unique at the broker."""
-    username: str = ""
-    """Empty for none."""
-    password: str = field(default="", repr=False)
-    """Empty for none."""
-    keepalive_s: int = 30
-    """Seconds between signs of life."""
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-
-class ProtocolRefusedError(BrokerRefusedError):
-    """The broker says that it does not speak the version that was tried."""
-
-
-class NoAnswerError(BrokerError):
-    """It took the connection and then hung up or kept silent.
-
-    So do old brokers on a version that they do not know, and so does a broker (or Docker's proxy
-    in front of it) that is only just starting.
-    """
+VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311, "3.1": paho.MQTTv31}
+CLOSED, TAKEN_OVER, SILENT = "Unspecified error", "Session taken over", "Keep alive timeout"
+"""paho's names for three ends of a connection."""
+WORDS = {CLOSED: "it closed the connection", SILENT: "it does not answer any more"}
+"""Ours for them, to follow the broker's name in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,7 @@ class Connection:
 
     Args:
         address: The broker.
-        version: ``5`` or ``3.1.1``.
+        version: ``5``, ``3.1.1`` or ``3.1``.
         will: Sent by the broker if this process vanishes; None for none.
         inbox: Takes what happens.
     """
@@ -129,24 +125,29 @@ class Connection:
         self._answered = threading.Event()
         self._over = threading.Event()
         self._code: Any = None
-        self._client = client = paho.Client(
+        self._context: Context | None = None
+        self.session: Session | None = None
+        """What TLS turned out to be; None without it."""
+        self._client = client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=address.client_id,
             protocol=VERSIONS[version],
+            transport="websockets" if address.websocket_path else "tcp",
             reconnect_on_failure=False,
         )
         client.connect_timeout = ANSWER_S
-        if address.username:
-            client.username_pw_set(address.username, address.password or None)
+        if address.websocket_path:
+            client.ws_set_options(address.websocket_path)
         if will:
             client.will_set(will.topic, will.payload, will.qos, will.retain)
-        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         self._topics: Sequence[str] = ()
+        self.subscribed = threading.Event()
+        """Set once the broker has answered `subscribe`, after its refusals are in the inbox."""
 
     def open(self, answer_s: float = ANSWER_S) -> None:
         """Connect and log in, within `answer_s` of the connection.
@@ -155,24 +156,53 @@ class Connection:
             ProtocolRefusedError: Another version is worth a try.
             NoAnswerError: Another version may be worth a try, or the same one later.
             BrokerRefusedError: The broker refused the login.
+            BrokerUntrustedError: Its certificate does not prove who it is.
             BrokerError: It cannot be reached.
         """
-        where = self._address
-        try:
-            self._client.connect(where.host, where.port, keepalive=where.keepalive_s)
-        except (OSError, ValueError) as error:
-            raise unreachable(where, error) from error
+        self._connect()
         self._client.loop_start()
         self._answered.wait(answer_s)
         if self._code is not None and not self._code.is_failure:
             return
         self.close()
-        if self._code is None:
-            raise NoAnswerError(
-                f"{where} took the connection but did not answer as an MQTT broker",
-                "check mqtt.host, mqtt.port and mqtt.protocol",
-            )
-        raise refused(where, self.version, self._code)
+        if self._code is not None:
+            raise refused(self._address, self.version, self._code)
+        if self._client.fault.isupper():
+            raise tls_failed(self._address, self._client.fault)
+        raise no_answer(self._address, self._client.heard)
+
+    def _connect(self) -> None:
+        where, client = self._address, self._client
+        properties = None
+        if self.version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.MaximumPacketSize = MOST_BYTES
+        try:
+            if where.username:
+                client.username_pw_set(where.username, where.read_password() or None)
+            if where.tls:
+                self._context = make_context(where.tls)
+                client.tls_set_context(self._context)
+            client.connect(where.host, where.port, where.keepalive_s, properties=properties)
+            self.session = self._context.session() if self._context else None
+        except SettingsError as error:
+            self._abandon()
+            faults = error.message.replace("\n", "; ")
+            raise BrokerError(f"no connection to {where}: {faults}") from error
+        except (paho.WebsocketConnectionError, IndexError) as error:
+            # paho looks for what follows ": " in a line that may not have it.
+            self._abandon()
+            raise not_websocket(where) from error
+        except (OSError, ValueError) as error:
+            in_tls = self._context and not self._context.session()
+            step = "" if not client.tcp else TLS if in_tls else WEBSOCKET
+            self._abandon()
+            raise unreachable(where, error, step) from error
+
+    def __str__(self) -> str:
+        way = [self.session.version] if self.session else []
+        way += ["WebSocket"] if self._address.websocket_path else []
+        return f"MQTT {self.version}" + (f" over {' and '.join(way)}" if way else "")
 
     def send(self, message: Message) -> int | None:
         """Hand one message to paho; return its id, or None where the connection is gone."""
@@ -197,20 +227,28 @@ class Connection:
     def close(self) -> None:
         """Say goodbye and free everything, also where the broker hangs."""
         self._client.disconnect()
-        if not self._over.wait(GOODBYE_S) and (sock := self._client.socket()):
+        if not self._over.wait(GOODBYE_S) and (sock := self._socket()):
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-        client = self._client
-        client.loop_stop()
-        # paho closes the last of its sockets when it is freed, which a circle would put off.
-        client.on_socket_open = client.on_connect = client.on_disconnect = None
-        client.on_publish = client.on_message = client.on_subscribe = None
+                # Not SSLSocket's own: it would take TLS away under paho's thread.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        self._client.loop_stop()
+        self._abandon()
 
-    def _on_socket_open(self, _client: Any, _data: Any, sock: Any) -> None:
-        # Without it, a message lies in the kernel while the network is away, for as long as
-        # keepalive, and is delivered late as if it were new: the broker counts its expiry anew.
-        milliseconds = int(NETWORK_GONE_S * 1000)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+    def _socket(self) -> socket.socket | None:
+        return self._context.socket if self._context else self._client.tcp
+
+    def _abandon(self) -> None:
+        client = self._client
+        # paho does not close a socket on which TLS or the WebSocket did not come about.
+        if sock := self._socket():
+            sock.close()
+        if client.tcp:
+            client.tcp.close()
+        if self._context:
+            self._context.socket = None
+        # paho closes the last of its sockets when it is freed, which a circle would put off.
+        client.on_connect = client.on_disconnect = None
+        client.on_publish = client.on_message = client.on_subscribe = None
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
         self._code = code
@@ -219,7 +257,10 @@ class Connection:
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _more: Any) -> None:
         self._over.set()
         self._answered.set()
-        self._inbox.put(Down(str(code)))
+        fault = self._client.fault
+        if fault.isupper():
+            fault = tls_failed(self._address, fault).message
+        self._inbox.put(Down(fault or str(code)))
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, code: Any, _more: Any) -> None:
         self._inbox.put(Acknowledged(mid, str(code) if code.is_failure else "", code.value))
@@ -231,36 +272,4 @@ class Connection:
         for topic, code in zip(self._topics, codes, strict=False):
             if code.is_failure:
                 self._inbox.put(NotSubscribed(topic, str(code)))
-
-
-def unreachable(address: Address, error: Exception) -> BrokerError:
-    """Say why no connection came about."""
-    if isinstance(error, socket.gaierror):
-        return BrokerError(
-            f'the name "{address.host}" cannot be resolved ({error.strerror})',
-            "check mqtt.host, or write the broker's address",
-        )
-    if isinstance(error, ConnectionRefusedError):
-        return BrokerError(
-            f"nothing listens at {address}", "start the broker, or check mqtt.host and mqtt.port"
-        )
-    if isinstance(error, TimeoutError):
-        return BrokerError(f"{address} does not answer", "check mqtt.host, the network, a firewall")
-    return BrokerError(f"no connection to {address} ({error})", "check mqtt.host and mqtt.port")
-
-
-def refused(address: Address, version: str, code: Any) -> BrokerError:
-    """Say why the broker refused the login; `code` is paho's reason code."""
-    if code.value in BUSY:
-        return BrokerError(f"the broker at {address} cannot take us now ({code})")
-    if code.value == VERSION_REFUSED:
-        return ProtocolRefusedError(
-            f"the broker at {address} does not speak MQTT {version}",
-            "set mqtt.protocol to auto",
-        )
-    if code.value in LOGIN_REFUSED:
-        return BrokerRefusedError(
-            f"the broker at {address} refused the login ({code})",
-            "check mqtt.username and mqtt.password",
-        )
-    return BrokerRefusedError(f"the broker at {address} refused the connection ({code})")
+        self.subscribed.set()

@@ -37,12 +37,12 @@ from harkd.mqtt_connection import (
     ProtocolRefusedError,
     Received,
 )
-from harkd.mqtt_reports import STEADY_S, Reports
+from harkd.mqtt_reports import BACKOFF_REFUSED_S, STEADY_S, Reports
 from harkd.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S, BACKOFF_MOST_S, BACKOFF_REFUSED_S = 1.0, 10.0, 60.0
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 1.0, 10.0
 """An absent broker is looked for often enough that a final spoken meanwhile is not yet late."""
 HASTY_S = 3.0
 """How long a broker may take to answer a version where another is left to try."""
@@ -176,7 +176,7 @@ class Publisher:
                 reason = self._serve(connection)
                 lasted_s = time.monotonic() - begin
                 if not self._stopping.is_set():
-                    reports.lost(reason, lasted_s)
+                    least_s = reports.lost(reason, lasted_s)
                 if lasted_s > STEADY_S:
                     backoff_s = BACKOFF_FIRST_S
             except BrokerError as error:
@@ -212,7 +212,7 @@ class Publisher:
                     level = logging.INFO if refused else logging.DEBUG
                     log.log(level, "%s; trying another MQTT", error.message)
                 continue
-            log.info("connected to the broker at %s with MQTT %s", self._address, version)
+            log.info("connected to the broker at %s with %s", self._address, str(connection))
             if not silent:
                 self._good = version
             return connection

@@ -21,7 +21,8 @@ import platformdirs
 from msgspec import Meta
 
 from harkd.errors import SettingsError
-from harkd.settings_file import Entry, Fault, Keys, expand, find_file, read_file, read_small
+from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, read_password
+from harkd.settings_file import Entry, Fault, Keys, expand, find_file, read_file
 from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
 
 __all__ = [
@@ -52,19 +53,9 @@ SYSTEM_STATE_DIR: Final = Path("/var/lib/harkd")
 MASK: Final = "********"
 """Shown in place of a secret that is set."""
 
-TopicLevel = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-]+$", description='letters, digits, "-" and "_"')
-]
 OptionalTopicLevel = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]*$", description='letters, digits, "-" and "_"')
 ]
-HostName = Annotated[
-    str,
-    Meta(pattern=r"^[^\s/]*$", description="a host name or an IP address, without mqtt:// or port"),
-]
-Secret = Annotated[str, Meta(extra={"secret": True})]
-NUMBER_AS_TEXT: Final = Meta(extra={"number_as_text": True})
-"""Of an option where YAML's ``device: 2`` means the text "2"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,34 +146,6 @@ class StateSettings:
 
     dir: str = ""
     """Folder; empty for the usual one, see `state_dir`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MqttSettings:
-    """Where the transcripts go."""
-
-    host: HostName = ""
-    """Host name or address of the broker; empty for the embedded broker on loopback."""
-    port: Annotated[int, Meta(ge=1, le=65535)] = 1883
-    """TCP port of the broker, 1…65535."""
-    username: str = ""
-    """User name for the broker; empty for none."""
-    password: Secret = field(default="", repr=False)
-    """Password for the broker; see `read_password`."""
-    password_file: str = ""
-    """File that holds the password instead."""
-    protocol: Annotated[Literal["auto", "5", "3.1.1"], NUMBER_AS_TEXT] = "auto"
-    """MQTT version; auto tries 5, then 3.1.1."""
-    base_topic: TopicLevel = "harkd"
-    """First level of every topic."""
-    client_id: str = ""
-    """MQTT client identifier; empty for ``harkd-<device_id>``."""
-    keepalive_s: Annotated[int, Meta(ge=5, le=1200)] = 30
-    """Seconds after which a silent connection is probed, 5…1200."""
-    max_age_s: Annotated[int, Meta(ge=1, le=86400)] = 30
-    """Seconds up to which a final still goes to ``transcript``, 1…86400."""
-    retain_last: bool = True
-    """Whether ``transcript/last`` is published, retained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,18 +268,8 @@ def _contradictions(
     for blamed, text, other in _out_of_order(settings.endpoint, origins):
         report(blamed, text, other)
 
-    mqtt = settings.mqtt
-    for name in ("username", "password", "password_file"):
-        if getattr(mqtt, name) and not mqtt.host:
-            text = "is set, but no broker is; name the broker in mqtt.host, or delete this"
-            report(f"mqtt.{name}", text, "mqtt.host")
-    for name in ("password", "password_file"):
-        if getattr(mqtt, name) and not mqtt.username:
-            text = "is set, but mqtt.username is not; set mqtt.username too, or delete this"
-            report(f"mqtt.{name}", text, "mqtt.username")
-    if mqtt.password and mqtt.password_file:
-        text = "mqtt.password is set too; delete one of the two"
-        report("mqtt.password_file", text, "mqtt.password")
+    for name, text, other in contradictions(settings.mqtt):
+        report(f"mqtt.{name}", text, f"mqtt.{other}")
     return found
 
 
@@ -350,28 +303,6 @@ def describe(settings: Settings) -> dict[str, Any]:
         if leaf.secret and section[keys[-1]]:
             section[keys[-1]] = MASK
     return described
-
-
-def read_password(mqtt: MqttSettings) -> str:
-    """Returns the broker's password, from `password` or `password_file`; empty for none.
-
-    Raises:
-        SettingsError: The file cannot be read, or does not hold one line of text.
-    """
-    if not mqtt.password_file:
-        return mqtt.password
-    path = expand(mqtt.password_file)
-    try:
-        password = read_small(path).strip()
-    except SettingsError as exc:
-        raise SettingsError(f"mqtt.password_file: {exc.message}") from exc
-    if not password:
-        raise SettingsError(f"mqtt.password_file: {path}: is empty; write the password into it")
-    if any(character < " " for character in password):
-        raise SettingsError(
-            f"mqtt.password_file: {path}: holds more than one line of text; leave only the password"
-        )
-    return password
 
 
 def models_dir(models: ModelsSettings, environ: Mapping[str, str]) -> Path:

@@ -132,9 +132,26 @@ def read_small(path: Path) -> str:
     Raises:
         SettingsError: It cannot be read, is too large or is not UTF-8; starts with the path.
     """
+    data = read_bytes(path, MAX_FILE_BYTES)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise SettingsError(
+            f"{path}:{line}: is not UTF-8 text (byte 0x{data[exc.start]:02x}); save the file as "
+            "UTF-8"
+        ) from exc
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """Returns what is in a file.
+
+    Raises:
+        SettingsError: It cannot be read, or is larger; starts with the path.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+            data = file.read(most_bytes + 1)
     except FileNotFoundError as exc:
         raise SettingsError(f"{path}: there is no such file; correct the path") from exc
     except IsADirectoryError as exc:
@@ -150,19 +167,12 @@ def read_small(path: Path) -> str:
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise SettingsError(f"{str(path)!r}: cannot be read ({reason}); correct the path") from exc
-    if len(data) > MAX_FILE_BYTES:
+    if len(data) > most_bytes:
         raise SettingsError(
-            f"{path}: is larger than {MAX_FILE_BYTES // 1024} KiB; name another file, this one "
+            f"{path}: is larger than {most_bytes // 1024} KiB; name another file, this one "
             "holds something else"
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = data.count(b"\n", 0, exc.start) + 1
-        raise SettingsError(
-            f"{path}:{line}: is not UTF-8 text (byte 0x{data[exc.start]:02x}); save the file as "
-            "UTF-8"
-        ) from exc
+    return data
 
 
 def read_file(path: Path, faults: list[Fault]) -> dict[Keys, Entry]:

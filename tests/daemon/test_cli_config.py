@@ -131,3 +131,17 @@ def test_check_says_what_is_missing_here_though_it_is_no_fault_of_the_file(file:
     assert result.exit_code == 0
     assert "/no/such/file" in result.stderr
     assert "harkd models pull" in result.stderr
+
+
+def test_check_says_all_that_is_wrong_with_the_files_of_tls(file: Path, tmp_path: Path) -> None:
+    key = tmp_path / "own.key"
+    key.write_text("no key\n")
+    file.write_text(
+        "mqtt:\n  host: pi\n  tls: true\n  tls_ca_file: /no/such/ca\n"
+        f"  tls_cert_file: /no/such/cert\n  tls_key_file: {key}\n"
+    )
+    lines = [line for line in run("check", file).stderr.splitlines() if "tls" in line]
+    assert len(lines) == 3
+    assert "mqtt.tls_ca_file: /no/such/ca: there is no such file" in lines[0]
+    assert "mqtt.tls_cert_file: /no/such/cert: there is no such file" in lines[1]
+    assert f"mqtt.tls_key_file: {key}: holds no private key in PEM form" in lines[2]

@@ -24,10 +24,7 @@ from harkd.audio import SourceOpened
 from harkd.cli_doctor import doctor as doctor_command
 from harkd.devices import Level
 from harkd.doctor import (
-    Check,
-    Status,
     check_alsa,
-    check_broker,
     check_clock,
     check_microphone,
     check_model,
@@ -37,10 +34,10 @@ from harkd.doctor import (
     examine,
     sample_audio,
 )
-from harkd.errors import AudioError, BrokerError, HarkdError, ModelMissingError
+from harkd.doctor_check import Check, Status
+from harkd.errors import AudioError, HarkdError, ModelMissingError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
-from harkd.mqtt_connection import NoAnswerError, ProtocolRefusedError
-from harkd.settings import ModelsSettings, MqttSettings, RecognizerSettings, Settings
+from harkd.settings import ModelsSettings, RecognizerSettings, Settings
 
 NOBODY = 65534
 
@@ -463,70 +460,6 @@ def test_a_recording_is_read_as_16_khz_mono_without_waiting(tmp_path: Path) -> N
     assert time.monotonic() - begin < 1
     assert samples.dtype == np.int16
     assert len(samples) == pytest.approx(48000, abs=20)
-
-
-# ------------------------------------------------------------------ broker
-
-
-@pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What happens at a connection with each version; `tried` collects them."""
-    outcome: dict[str, Any] = {"tried": []}
-
-    class FakeConnection:
-        def __init__(self, address: object, version: str, will: object, _inbox: object) -> None:
-            assert will is None, "a doctor that dies must not tell the house that harkd is offline"
-            outcome["tried"].append(version)
-            outcome["address"] = address
-            self._error: Exception | None = outcome.get(version)
-
-        def open(self) -> None:
-            if self._error:
-                raise self._error
-
-        def close(self) -> None:
-            outcome["closed"] = True
-
-    monkeypatch.setattr(doctor, "Connection", FakeConnection)
-    return outcome
-
-
-def with_broker(protocol: Any = "auto") -> Settings:
-    mqtt = MqttSettings(host="broker", protocol=protocol, username="ha")
-    return Settings(device_id="kitchen", mqtt=mqtt)
-
-
-def test_a_broker_that_takes_the_login_is_fine(connections: dict[str, Any]) -> None:
-    check = only(check_broker(with_broker()))
-    assert check == Check("broker", Status.OK, "broker:1883 takes the login, MQTT 5")
-    assert connections["closed"]
-    assert connections["address"].client_id == "harkd-kitchen-doctor", "not to throw harkd out"
-
-
-@pytest.mark.parametrize("error", [ProtocolRefusedError("no"), NoAnswerError("silent")])
-def test_an_older_mqtt_is_tried_where_the_settings_allow_it(
-    connections: dict[str, Any], error: Exception
-) -> None:
-    connections["5"] = error
-    assert "MQTT 3.1.1" in only(check_broker(with_broker())).what
-    with pytest.raises(type(error)):
-        list(check_broker(with_broker("5")))
-
-
-def test_a_broker_that_is_not_there_is_told_in_its_words(connections: dict[str, Any]) -> None:
-    connections["5"] = BrokerError("nothing listens at broker:1883", "start the broker")
-    with pytest.raises(BrokerError, match="nothing listens"):
-        list(check_broker(with_broker()))
-    assert connections["tried"] == ["5"]
-
-
-def test_without_a_broker_the_embedded_one_would_be_started(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(doctor, "is_taken", lambda _port: False)
-    check = only(check_broker(Settings()))
-    assert check.status is Status.WARN
-    assert "127.0.0.1" in check.what
 
 
 # ------------------------------------------------------------------ all of it

@@ -22,6 +22,9 @@ LAYERS = [
         "settings",
         "settings_file",
         "settings_leaf",
+        "mqtt_settings",
+        "mqtt_address",
+        "doctor_check",
         "model_package",
         "messages",
         "verdict",
@@ -45,7 +48,8 @@ LAYERS = [
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
-    | {"mqtt_connection", "mqtt_reports", "publisher", "broker"}
+    | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
+    | {"publisher", "broker"}
     | {"outbox", "outbox_file", "delivery", "final_sender", "boot_time"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
@@ -53,7 +57,7 @@ LAYERS = [
     | {"sinks", "transcribe", "transcribe_many"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "doctor", "bench_run"},
+    {"app", "doctor", "doctor_broker", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]

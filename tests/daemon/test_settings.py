@@ -376,10 +376,11 @@ def test_each_option_takes_the_ends_of_its_range_and_nothing_beyond(
         ("audio: {channel: '2'}", '"2" is not allowed (mix or 1…64); write 2 without quotes'),
         ("audio: {channel: [1]}", "a list stands where one plain value belongs (mix or 1…64)"),
         ("log: {level: WARN}", '(debug, info, warning or error); did you mean "warning"?'),
-        ("mqtt: {protocol: 3.1}", "3.1 is not allowed (auto, 5 or 3.1.1)"),
+        ("mqtt: {protocol: 3.0}", "3.0 is not allowed (auto, 5, 3.1.1 or 3.1)"),
         ("mqtt: {username: 1234}", "1234 is a number to YAML, not text; put it in quotes"),
         ("audio: {device: no}", "no is false to YAML, not text; put it in quotes"),
         ("mqtt: {host: 'mqtt://pi'}", "(a host name or an IP address, without mqtt:// or port)"),
+        ("mqtt: {websocket_path: mqtt}", '"mqtt" is not allowed (a path that begins with "/"'),
         ("mqtt: {base_topic: a/b}", '"a/b" is not allowed (letters, digits, "-" and "_")'),
         ("mqtt:\n  password: #1234", 'text that begins with "#" needs quotes'),
         ("mqtt: {password: !secret x}", 'put text that begins with "!" in quotes'),
@@ -516,9 +517,26 @@ def test_a_bad_value_is_not_compared_with_others(write: Write) -> None:
             "{host: h, username: u, password: p, password_file: p}",
             "mqtt.password_file: mqtt.password is set too; delete one of the two",
         ),
+        ("{tls: true}", "mqtt.tls: is set, but no broker is; name the broker in mqtt.host"),
+        ("{transport: websocket}", "mqtt.transport: is set, but no broker is"),
+        (
+            "{host: h, tls_ca_file: c}",
+            "mqtt.tls_ca_file: is set, but mqtt.tls is not true; set mqtt.tls: true too, or delete",
+        ),
+        ("{host: h, tls_verify: false}", "mqtt.tls_verify: is set, but mqtt.tls is not true"),
+        (
+            "{host: h, tls: true, tls_key_file: k}",
+            "mqtt.tls_key_file: is set, but mqtt.tls_cert_file is not; name the key's certificate",
+        ),
+        (
+            "{host: h, websocket_path: /ws}",
+            "mqtt.websocket_path: is set, but mqtt.transport is tcp; set mqtt.transport: websocket",
+        ),
     ],
 )
-def test_a_login_that_cannot_work_is_a_fault(write: Write, content: str, said: str) -> None:
+def test_a_way_to_the_broker_that_cannot_work_is_a_fault(
+    write: Write, content: str, said: str
+) -> None:
     (line,) = faults(write(f"mqtt: {content}"))
     assert said in line
 

@@ -32,6 +32,7 @@ from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, S
 from harkd.messages import About, Message
 from harkd.mqtt_connection import Address, Connection, Inbox, ProtocolRefusedError
 from harkd.publisher import Publisher
+from listeners import listener, say_nothing
 from servers import Mosquitto, Received, Subscriber, free_port, wait_until
 
 pytestmark = pytest.mark.integration
@@ -371,34 +372,6 @@ def test_the_right_login_is_taken(tmp_path: Path) -> None:
         pass
 
 
-@contextlib.contextmanager
-def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port on which each connection is answered by a function; yields the port."""
-    kept = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    client, _ = server.accept()
-                    kept.append(client)
-                    answer(client)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield server.getsockname()[1]
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for client in kept:
-                client.close()
-
-
-def say_nothing(_client: socket.socket) -> None:
-    pass
-
-
 def hang_up(client: socket.socket) -> None:
     client.close()
 
@@ -714,14 +687,9 @@ def test_a_fault_that_nobody_foresaw_is_logged_and_survived(
 
 def test_a_connection_gives_up_a_network_that_confirms_nothing(broker: Mosquitto) -> None:
     """Else the kernel would deliver a command minutes later, as if it were new."""
-    seen = []
-
-    class Watched(Connection):
-        def _on_socket_open(self, client: Any, data: Any, sock: Any) -> None:
-            super()._on_socket_open(client, data, sock)
-            seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-
-    connection = Watched(address(broker.port), "5", None, Inbox())
+    connection = Connection(address(broker.port), "5", None, Inbox())
     connection.open()
+    sock = connection._client.tcp
+    assert sock
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
     connection.close()
-    assert seen == [10_000]

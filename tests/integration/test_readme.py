@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from certificates import Certificates
 from harkd.settings import LEAVES
 from servers import Mosquitto, Subscriber, program
 
@@ -65,6 +66,20 @@ def test_the_settings_to_copy_are_without_fault(tmp_path: Path) -> None:
     file.write_text(text.replace("/etc/harkd/mqtt-password", str(password)))
     done = harkd("config", "check", str(file))
     assert done.returncode == 0, done.stderr
+
+
+def test_the_settings_for_tls_are_without_fault_and_need_only_the_file(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    (text,) = (block for block in blocks("yaml") if "tls_ca_file" in block)
+    file = tmp_path / "harkd.yaml"
+    file.write_text(text)
+    missing = "mqtt.tls_ca_file: /etc/harkd/ca.crt: there is no such file"
+    assert missing in harkd("config", "check", str(file)).stderr
+    file.write_text(text.replace("/etc/harkd/ca.crt", str(certificates.ca)))
+    done = harkd("config", "check", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "tls" not in done.stderr
 
 
 def test_the_options_in_the_table_have_these_defaults() -> None:
