@@ -24,6 +24,7 @@ LAYERS = [
         "settings_leaf",
         "model_package",
         "messages",
+        "counters",
         "verdict",
         "stability",
         "endpointing",
@@ -36,6 +37,7 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"muting"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
