@@ -25,6 +25,8 @@ LAYERS = [
         "model_package",
         "messages",
         "counters",
+        "commands",
+        "live_settings",
         "verdict",
         "stability",
         "endpointing",
@@ -37,7 +39,7 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
-    | {"muting"}
+    | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
