@@ -87,6 +87,8 @@ class Publisher:
         self._inbox: Inbox = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._refusals: set[str] = set()
+        self.connections = 0
+        """How often the broker has accepted us."""
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -129,6 +131,11 @@ class Publisher:
         """Send a retained message now and at each connect, until another one on its topic."""
         with self._lock:
             self._keep(message)
+
+    def forget(self, topic: str) -> None:
+        """Send what is kept on a topic no more; the broker still has it."""
+        with self._lock:
+            self._kept.pop(topic, None)
 
     def repeat(self) -> None:
         """Send everything that is kept again, for a subscriber that has begun anew."""
@@ -236,6 +243,7 @@ class Publisher:
             for final in self._outbox.waiting():
                 self._send_final(final)
         connection.subscribe(self._topics)
+        self.connections += 1
         self.connected.set()
         try:
             return self._handle_answers()
