@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harkd import __version__
+from harkd.answers import Answers
 from harkd.audio import FileSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.control import Control
@@ -23,7 +24,7 @@ from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
 from harkd.kept_options import OptionsFile
-from harkd.messages import About, Health
+from harkd.messages import About, Health, OutboxFigures
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_connection import Address
@@ -98,9 +99,14 @@ def run(
         for take in sinks:
             take(event)
 
-    control = Control(settings, kept, file, publisher, mute=source.mute, reread=reread, sink=sink)
+    answers = Answers(publisher)
     if fault:
-        control.report(fault)
+        answers.report(fault)
+    control = Control(
+        settings, kept, file, publisher, answers, mute=source.mute, reread=reread, sink=sink
+    )
+    listeners = dict.fromkeys(control.topics, control.take)
+    publisher.listen(list(listeners), lambda received: listeners[received.topic](received))
     sink(StateChanged(State.STARTING, datetime.now(UTC)))
     publisher.start()
     health: HealthReporter | None = None
@@ -108,7 +114,8 @@ def run(
         recognizer = load(installed, in_force)
         publisher.about = replace(publisher.about, provider=recognizer.provider)
         pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
-        health = make_health(began, counters, source, pipeline, control, publisher)
+        gather = make_gather(began, counters, source, pipeline, control, publisher)
+        health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
         control.attach(pipeline.change, recognizer.language)
         stopper.reload_with(control.reload_soon)
         control.start()
@@ -129,14 +136,15 @@ def run(
             broker.stop()
 
 
-def make_health(
+def make_gather(
     began: float,
     counters: Counters,
     source: MutableSource,
     pipeline: Pipeline,
     control: Control,
     publisher: Publisher,
-) -> HealthReporter:
+    outbox: Callable[[], OutboxFigures] | None = None,
+) -> Callable[[], Health]:
     """Return what tells how all of these fare; `began` is the monotonic second of the start."""
     microphone = source if isinstance(source, Microphone) else None
     daemon_meter, capture_meter = Meter(), Meter()
@@ -154,11 +162,11 @@ def make_health(
             },
             daemon=daemon_meter.figures(os.getpid()),
             capture=capture_meter.figures(microphone.pid if microphone else 0),
-            outbox=None,
+            outbox=outbox() if outbox else None,
             connections=publisher.connections,
         )
 
-    return HealthReporter(gather, lambda: publisher.about, publisher.keep)
+    return gather
 
 
 def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:

@@ -13,7 +13,6 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from typing import Final
 from ulid import ULID
 
 from harkd import events, messages
+from harkd.answers import Answers
 from harkd.commands import (
     COMMAND,
     LISTEN,
@@ -45,13 +45,11 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 100
 """So many commands may wait."""
-MOST_UNTOLD: Final = 20
-"""So many errors may wait for the broker."""
 LOOK_S: Final = 0.5
 """How often is looked for the broker while an error waits."""
 STOP_S: Final = 2.0
 TEST_TEXT: Final = "This is a test of harkd."
-RELOAD: Final = Received("", b"reload", retained=False)
+RELOAD: Final = Received("", b"", retained=False)
 """Stands for SIGHUP, which comes over no topic."""
 
 
@@ -62,7 +60,8 @@ class Control:
         settings: As the file and the environment give them.
         kept: What was set over MQTT before.
         file: Keeps that over restarts.
-        publisher: Is told what to listen to, and sends answers.
+        publisher: Sends states.
+        answers: Tells what is wrong.
         mute: Closes the microphone, or opens it.
         reread: Reads the settings again; raises SettingsError.
         sink: Takes the final that `test_final` asks for.
@@ -74,6 +73,7 @@ class Control:
         kept: Kept,
         file: OptionsFile,
         publisher: Publisher,
+        answers: Answers,
         *,
         mute: Callable[[bool], None],
         reread: Callable[[], Settings],
@@ -85,27 +85,30 @@ class Control:
         self._file = file
         self._unwritable = False
         self._publisher = publisher
+        self._answers = answers
         self._mute = mute
         self._reread = reread
         self._sink = sink
         self._change: Callable[[Settings], None] = lambda _settings: None
         self._language = ""
         self._orders: queue.SimpleQueue[Received | None] = queue.SimpleQueue()
-        self._untold: deque[messages.Message] = deque(maxlen=MOST_UNTOLD)
-        self._wrong = 0
         self.dropped = 0
         """Commands that were dropped because too many waited."""
         self.announcers: list[Callable[[], None]] = []
         """Called for `reannounce`, on the `control` thread, before all that is kept is sent."""
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         if fault:
-            self.report(fault)
+            answers.report(fault)
         for line in told_differences(kept, settings):
             log.info("%s", line)
         if kept.muted:
             log.info("muted over MQTT: send ON to %s", self._topic(LISTEN))
         self._announce()
-        publisher.listen([self._topic(name) for name in TOPICS], self.take)
+
+    @property
+    def topics(self) -> list[str]:
+        """Whole topics of what `take` takes."""
+        return [self._topic(name) for name in TOPICS]
 
     @property
     def waiting(self) -> int:
@@ -141,25 +144,20 @@ class Control:
             return
         self.dropped += 1
         text = f"more than {MOST_WAITING} commands wait, and this one is dropped. Send fewer."
-        self._answer(received, text)
+        self._answers.answer(received, text)
 
     def reload_soon(self) -> None:
         """Read the settings again, soon. Any thread, and signal handlers."""
         self._orders.put(RELOAD)  # SimpleQueue.put may interrupt itself
-
-    def report(self, text: str) -> None:
-        """Log an error that answers no command, and publish it, once the broker is there."""
-        log.error("%s", text)
-        self._publish(messages.error(self._publisher.about, text))
 
     # --------------------------------------------------------------- control thread
 
     def _run(self) -> None:
         while True:
             try:
-                order = self._orders.get(timeout=LOOK_S if self._untold else None)
+                order = self._orders.get(timeout=LOOK_S if self._answers.waiting else None)
             except queue.Empty:
-                self._tell_untold()
+                self._answers.flush()
                 continue
             if order is None:
                 return
@@ -172,10 +170,10 @@ class Control:
             else:
                 self._take_command(received)
         except CommandError as error:
-            self._refuse(received, str(error))
+            self._answers.refuse(received, str(error))
         except Exception:
             log.exception("%s could not be obeyed", received.topic)
-            self._answer(received, "this could not be done; the log of harkd says why")
+            self._answers.answer(received, "this could not be done; the log of harkd says why")
 
     def _take_command(self, received: Received) -> None:
         name = received.topic.removeprefix(self._topic(""))
@@ -231,7 +229,7 @@ class Control:
         except HarkdError as error:
             text = f"the settings stay as they are: {error}"
             log.error("%s", text)
-            self._answer(received, text)
+            self._answers.answer(received, text)
             return
         differ = [".".join(keys) for keys in differences(self._settings, settings)]
         fixed = [".".join(keys) for keys in differences(self._settings, new) if keys not in LIVE]
@@ -246,7 +244,7 @@ class Control:
         if fixed:
             text = f"{', '.join(fixed)} {'needs' if len(fixed) == 1 else 'need'} a restart"
             log.warning("%s", text)
-            self._answer(received, text)
+            self._answers.answer(received, text)
 
     def _put_in_force(self, settings: Settings) -> None:
         self._in_force = settings
@@ -283,7 +281,7 @@ class Control:
             self._unwritable = False
         except StateError as error:
             if not self._unwritable:
-                self.report(str(error))
+                self._answers.report(str(error))
             self._unwritable = True
 
     # --------------------------------------------------------------------- messages
@@ -309,24 +307,3 @@ class Control:
         for topic, keys in OPTIONS.items():
             name, value = topic.removesuffix("/set"), str(value_of(self._in_force, keys))
             self._publisher.keep(messages.option_state(self._publisher.about, name, value))
-
-    def _refuse(self, received: Received, text: str) -> None:
-        level = logging.DEBUG if self._wrong else logging.WARNING
-        self._wrong += 1
-        log.log(level, "%s: %s", received.topic, text)
-        self._answer(received, text)
-
-    def _answer(self, received: Received, text: str) -> None:
-        payload = b"" if received is RELOAD else received.payload
-        about = self._publisher.about
-        self._publish(messages.error(about, text, received.topic, payload))
-
-    def _publish(self, error: messages.Message) -> None:
-        if self._publisher.connected.is_set():
-            self._publisher.send(error)
-        else:
-            self._untold.append(error)
-
-    def _tell_untold(self) -> None:
-        while self._untold and self._publisher.connected.is_set():
-            self._publisher.send(self._untold.popleft())

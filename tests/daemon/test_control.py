@@ -15,6 +15,7 @@ from hypothesis import settings as example_settings
 from hypothesis import strategies as st
 
 from harkd import control as control_module
+from harkd.answers import Answers
 from harkd.commands import COMMAND, LISTEN, TOPICS, read_command
 from harkd.control import MOST_WAITING, Control
 from harkd.errors import CommandError, SettingsError
@@ -76,11 +77,13 @@ class Rig:
         self.new: Settings | SettingsError = settings or Settings()
         self.file = OptionsFile(folder)
         self.kept, self.fault = self.file.read()
+        self.answers = Answers(self.publisher)
         self.control = Control(
             settings or Settings(),
             self.kept,
             self.file,
             self.publisher,
+            self.answers,
             mute=self.muted.append,
             reread=self._reread,
             sink=self.events.append,
@@ -121,8 +124,8 @@ def with_silence(silence_ms: int, pause_ms: int) -> Settings:
 # ------------------------------------------------------------------------ what is set
 
 
-def test_at_the_start_it_listens_to_its_topics_and_tells_what_holds(rig: Rig) -> None:
-    assert list(rig.publisher._topics) == [f"{ROOT}/{name}" for name in TOPICS]
+def test_at_the_start_it_tells_its_topics_and_what_holds(rig: Rig) -> None:
+    assert rig.control.topics == [f"{ROOT}/{name}" for name in TOPICS]
     assert rig.publisher.kept("listen/state") == "ON"
     assert rig.publisher.kept("vad/aggressiveness/state") == "2"
     assert rig.publisher.kept("endpoint/silence_ms/state") == "600"
@@ -516,7 +519,7 @@ def test_an_error_waits_for_the_broker(running: Rig, monkeypatch: pytest.MonkeyP
     running.publisher.connected.clear()
     running.new = SettingsError("faulty")
     running.control.reload_soon()
-    wait_until(lambda: bool(running.control._untold), "error that waits", 5)
+    wait_until(lambda: running.answers.waiting, "error that waits", 5)
     assert running.publisher.errors == []
     running.publisher.connected.set()
     wait_until(lambda: len(running.publisher.errors) == 1, "error", 5)

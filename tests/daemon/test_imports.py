@@ -53,7 +53,7 @@ LAYERS = [
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
-    | {"control", "health"}
+    | {"control", "answers", "health"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
     {"app", "doctor", "bench_run"},
