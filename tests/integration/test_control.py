@@ -1,6 +1,7 @@
 """What is asked of the running daemon: over MQTT and by SIGHUP, with everything real."""
 
 import json
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -215,3 +216,59 @@ def test_commands_answers_and_health(
     assert mode == 0o700
     assert (tmp_path / "state" / "options.json").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["options.json"]
+
+
+def test_a_flood_of_arbitrary_bytes_is_answered_with_one_error_each(
+    broker: Mosquitto, env: dict[str, str], pulse: PulseServer, tmp_path: Path
+) -> None:
+    """400 messages as fast as the broker takes them, of up to 200 kB; then it still obeys."""
+    chance = random.Random(5)  # noqa: S311 - no secret
+    names = ["listen/set", "vad/aggressiveness/set", "endpoint/silence_ms/set", "command"]
+    with (
+        Subscriber(broker, f"{ROOT}/+") as subscriber,
+        Subscriber(broker, f"{ROOT}/#") as states,
+        Daemon(env={**env, **pulse.env}, folder=tmp_path) as daemon,
+    ):
+        states.wait_for(state("listening"), 15)
+        for number in range(400):
+            size = chance.choice([1, 2, 5, 50, 2000]) if number % 50 else 200_000
+            # No digit and no letter, so that none of them is a value by chance.
+            payload = bytes(
+                chance.choice(b"\x00\x80\xff{}[],:+ \n") for _ in range(min(size, 3000))
+            )
+            subscriber.publish(f"{ROOT}/{chance.choice(names)}", payload * (size // len(payload)))
+        wait_until(lambda: len(of(subscriber, "error")) >= 400, "400 errors", 10)
+        states.publish(f"{ROOT}/vad/aggressiveness/set", "3")
+        states.wait_for(on("vad/aggressiveness/state", b"3"), 5)
+        assert len(of(subscriber, "error")) == 400
+        assert [m.payload for m in of(states, "vad/aggressiveness/state")] == [b"2", b"3"]
+        assert {m.payload for m in of(states, "listen/state")} == {b"ON"}
+        assert {m.payload for m in of(states, "endpoint/silence_ms/state")} == {b"600"}
+        assert daemon.stop() == 0
+        assert not [line for line in daemon.log if "exception" in line]
+
+
+def test_a_file_is_muted_by_dropping_it_also_over_mqtt_3_1_1(
+    broker: Mosquitto, env: dict[str, str], model_dir: Path, tmp_path: Path
+) -> None:
+    """MQTT 3.1.1, and a recording in the microphone's place."""
+    source = f"wav:{model_dir / 'samples' / 'two_cities.wav'}"
+    env = {**env, "HARKD_MQTT__PROTOCOL": "3.1.1"}
+    with (
+        Subscriber(broker) as subscriber,
+        Daemon("--source", source, env=env, folder=tmp_path) as daemon,
+    ):
+        subscriber.wait_for(on("transcript/partial"), 15)
+        subscriber.publish(f"{ROOT}/listen/set", "OFF")
+        subscriber.wait_for(state("muted"), 5)
+        subscriber.wait_for(on("transcript"), 10)
+        seen = len(subscriber.messages)
+        time.sleep(2)
+        heard = {m.topic for m in subscriber.messages[seen:]}
+        assert heard <= {
+            f"{ROOT}/{name}" for name in ("transcript/text", "transcript/last", "health")
+        }
+        subscriber.publish(f"{ROOT}/listen/set", "ON")
+        subscriber.wait_for(state("listening"), 5, after=seen)
+        subscriber.wait_for(on("transcript/partial"), 10, after=seen)
+        assert daemon.stop() == 0
