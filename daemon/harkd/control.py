@@ -193,8 +193,11 @@ class Control:
             raise
         match command:
             case Listen(on):
+                if not on:
+                    self._mute(True)  # before the disk, which may take its time
                 self._keep(replace(kept, listen=on))
-                self._mute(not on)
+                if on:
+                    self._mute(False)
                 log.info("listening is switched %s over MQTT", "on" if on else "off")
                 self._announce_listen()
             case SetOption(keys, value):

@@ -146,12 +146,17 @@ def test_off_mutes_and_on_listens_again_and_both_survive(rig: Rig, folder: Path)
     assert rig.publisher.errors == again.publisher.errors == []
 
 
-def test_it_is_on_the_disk_before_it_happens(rig: Rig, folder: Path) -> None:
-    """A kill in between must not open a microphone that somebody closed."""
-    seen: list[Kept] = []
-    rig.control._mute = lambda _: seen.append(OptionsFile(folder).read()[0])
+def test_muting_waits_for_no_disk_and_is_told_once_it_would_survive(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A microphone that is told to be closed stays closed, whenever the daemon is killed."""
+    order: list[str] = []
+    monkeypatch.setattr(rig.control, "_mute", lambda on: order.append(f"mute {on}"))
+    monkeypatch.setattr(rig.file, "write", lambda kept: order.append(f"disk {kept.muted}"))
+    monkeypatch.setattr(rig.publisher, "keep", lambda each: order.append(each.payload.decode()))
     rig.send(LISTEN, "OFF")
-    assert [kept.muted for kept in seen] == [True]
+    rig.send(LISTEN, "ON")
+    assert order == ["mute True", "disk True", "OFF", "disk False", "mute False", "ON"]
 
 
 def test_an_option_is_set_at_once_and_survives(rig: Rig, folder: Path) -> None:
