@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -79,6 +83,36 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_how_to_mend_it(
             file.write(Kept())
     assert file.read() == (KEPT, "")
     assert [path.name for path in folder.iterdir()] == ["options.json"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from harkd.kept_options import Kept, OptionsFile
+file, listen = OptionsFile(Path(sys.argv[1])), True
+print("ready", flush=True)
+while True:
+    listen = not listen
+    file.write(Kept(listen, {("vad", "aggressiveness"): 3}))
+"""
+
+
+def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(folder: Path) -> None:
+    """Also with what an earlier kill has left beside it."""
+    chance = random.Random(1)  # noqa: S311 - no secret
+    file = OptionsFile(folder)
+    file.write(Kept(True, {AGGRESSIVENESS: 3}))
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE
+        ) as writer:
+            assert writer.stdout
+            writer.stdout.readline()
+            time.sleep(chance.uniform(0, 0.03))
+            writer.kill()
+        kept, fault = file.read()
+        assert fault == ""
+        assert kept in (Kept(on, {AGGRESSIVENESS: 3}) for on in (True, False))
 
 
 def test_a_folder_that_cannot_be_made_is_no_crash(tmp_path: Path) -> None:
