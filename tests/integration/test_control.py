@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_muting_closes_the_microphone_and_survives_a_kill(
     tmp_path: Path,
 ) -> None:
     """OFF in the middle of speech: no process and no stream, one end, and no more text; then ON."""
-    env = {**env, **pulse.env}
+    env = {**env, **pulse.env, "HARKD_ENDPOINT__SILENCE_MS": "300"}
     with Subscriber(broker) as subscriber:
         with Daemon(env=env, folder=tmp_path) as daemon:
             subscriber.wait_for(state("listening"), 15)
@@ -64,7 +65,7 @@ def test_muting_closes_the_microphone_and_survives_a_kill(
 
             begun = time.monotonic()
             subscriber.publish(f"{ROOT}/listen/set", "OFF")
-            subscriber.wait_for(state("muted"), 5)
+            muted = subscriber.wait_for(state("muted"), 5)
             print(f"\nOFF → muted: {time.monotonic() - begun:.3f} s")
             assert not Path(f"/proc/{capture}").exists()
             assert children(daemon.process.pid) == []
@@ -72,15 +73,17 @@ def test_muting_closes_the_microphone_and_survives_a_kill(
             subscriber.wait_for(on("microphone/availability", b"offline"), 5)
             subscriber.wait_for(on("listen/state", b"OFF"), 5)
             subscriber.wait_for(on("transcript"), 10)
-            ended = len(subscriber.messages)
             time.sleep(3)
-            spoken_on = [
-                message for message in subscriber.messages[ended:] if "/transcript" in message.topic
+            # What had begun ends, each exactly once; nothing begins any more.
+            said = [
+                body(message)
+                for name in ("transcript", "transcript/rejected", "transcript/partial")
+                for message in of(subscriber, name)
             ]
-            assert {message.topic for message in spoken_on} <= {
-                f"{ROOT}/transcript/text",
-                f"{ROOT}/transcript/last",
-            }
+            ends = [each["id"] for each in said if each["event_type"] != "partial"]
+            assert sorted(ends) == sorted({each["id"] for each in said})
+            begun_at = [datetime.fromisoformat(each["started_at"]) for each in said]
+            assert max(begun_at) <= muted.received_at
             assert player.poll() is None
             player.kill()
             daemon.process.send_signal(signal.SIGKILL)
