@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from daemon_process import Daemon, children
+from harkd.messages import About, Message
+from harkd.mqtt_connection import Address
+from harkd.publisher import Publisher
 from servers import Mosquitto, PulseServer, Received, Subscriber, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.model]
@@ -154,7 +157,35 @@ def test_settings_change_while_it_runs_and_what_cannot_is_named(
         assert (error["topic"], error["payload"]) == (f"{ROOT}/command", '{"command":"reload"}')
         assert of(subscriber, "vad/aggressiveness/state")[-1].payload == b"3"
         assert len(of(subscriber, "error")) == 2
+
+        broker.kill()
+        broker.start()  # with no memory
+        seen = len(subscriber.messages)
+        subscriber.wait_for(on("endpoint/silence_ms/state", b"300"), 10, after=seen)
+        subscriber.publish(f"{ROOT}/endpoint/silence_ms/set", "400")
+        subscriber.wait_for(on("endpoint/silence_ms/state", b"400"), 10, after=seen)
         assert daemon.stop() == 0
+
+
+def test_connections_are_counted_and_what_is_forgotten_is_sent_no_more(broker: Mosquitto) -> None:
+    about = About("harkd", "test", "1", "m", "", retain_last=True, max_age_s=30)
+    publisher = Publisher(Address(broker.host, broker.port, "t"), "5", about, jitter=lambda: 0.1)
+    publisher.start()
+    try:
+        wait_until(publisher.connected.is_set, "connection", 5)
+        assert publisher.connections == 1
+        for name in ("one", "two"):
+            publisher.keep(Message(about.topic(name), b"x", 1, retain=True))
+        publisher.forget(about.topic("one"))
+        publisher.forget(about.topic("never"))
+        broker.kill()
+        broker.start()
+        with Subscriber(broker) as subscriber:
+            subscriber.wait_for(on("two"), 10)
+            assert of(subscriber, "one") == []
+        wait_until(lambda: publisher.connections == 2, "second connection", 5)
+    finally:
+        publisher.stop()
 
 
 def test_commands_answers_and_health(
