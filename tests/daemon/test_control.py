@@ -384,7 +384,7 @@ def test_test_final_goes_the_usual_way_with_an_id_of_its_own(rig: Rig) -> None:
 
 def test_reannounce_sends_everything_again_after_what_others_announce(rig: Rig) -> None:
     order: list[str] = []
-    rig.control.announcers.append(lambda: order.append(f"hook, {rig.publisher.repeats}"))
+    rig.control.announcers.append(lambda _: order.append(f"hook, {rig.publisher.repeats}"))
     rig.command("reannounce")
     assert order == ["hook, 0"]
     assert rig.publisher.repeats == 1
@@ -396,7 +396,7 @@ def test_reannounce_sends_everything_again_after_what_others_announce(rig: Rig) 
 def test_a_deed_that_fails_is_logged_and_answered(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail() -> None:
+    def fail(_: Settings) -> None:
         raise RuntimeError("no way")
 
     rig.control.announcers.append(fail)
@@ -436,6 +436,17 @@ def test_what_needs_a_restart_is_named_each_time_and_does_not_change(
         said,
     ]
     assert rig.settings[-1] == Settings()
+
+
+def test_who_announces_is_told_of_changed_settings_and_of_no_others(rig: Rig) -> None:
+    told: list[Settings] = []
+    rig.control.announcers.append(told.append)
+    rig.send(SILENCE, "450")
+    rig.command("reload")
+    assert told == []
+    rig.new = Settings(endpoint=EndpointSettings(pause_ms=400))
+    rig.command("reload")
+    assert [(each.endpoint.pause_ms, each.endpoint.silence_ms) for each in told] == [(400, 450)]
 
 
 def test_faults_leave_everything_as_it_is_and_are_answered(
