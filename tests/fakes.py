@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ, SourceEvent
-from harkd.recognizer.protocol import Hypothesis, Work
+from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 from harkd.segmenter import FRAME_SAMPLES
 
 Int16 = NDArray[np.int16]
@@ -141,6 +141,7 @@ class FakeRecognizer:
     """Set once an answer has been asked for."""
     work: Work = field(default_factory=Work)
     """One encoder pass over all its audio for each answer of a stream."""
+    effort: Effort = EVERYTHING
 
     def stream(self) -> FakeStream:
         """Begin a segment."""

@@ -459,7 +459,9 @@ class Subscriber:
         listing = "".join(came) or " nothing"
         raise AssertionError(f"no such message within {timeout_s} s; what came:{listing}")
 
-    def publish(self, topic: str, payload: str, qos: int = 1, *, retain: bool = False) -> None:
+    def publish(
+        self, topic: str, payload: str | bytes, qos: int = 1, *, retain: bool = False
+    ) -> None:
         """Publishes, and returns when the broker has taken the message."""
         sent = self._client.publish(topic, payload, qos, retain=retain)
         sent.wait_for_publish(START_TIMEOUT_S)

@@ -8,28 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harkd import __version__
-from harkd.audio import FileSource, FrameSource, StdinSource
+from harkd.answers import Answers
+from harkd.audio import FileSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
+from harkd.control import Control
+from harkd.counters import Counters
 from harkd.errors import AudioError, HarkdError
-from harkd.events import Event, State, StateChanged
-from harkd.messages import About
+from harkd.events import Event, RejectReason, State, StateChanged
+from harkd.health import HealthReporter, Meter
+from harkd.kept_options import OptionsFile
+from harkd.messages import About, Health
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_tls import check_files
+from harkd.muting import DroppingSource, MutableSource
 from harkd.outbox import Outbox
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
-from harkd.recognizer.protocol import Effort, Recognizer
+from harkd.recognizer.protocol import Recognizer
+from harkd.recognizing import effort_of
 from harkd.settings import Settings, state_dir
 from harkd.settings_file import expand
-from harkd.sinks import EventPrinter, MicrophoneHint, log_event
+from harkd.sinks import EventPrinter, MicrophoneAvailability, MicrophoneHint, log_event
 from harkd.stopper import Stopper
 
 log = logging.getLogger(__name__)
@@ -53,9 +61,22 @@ class RunOptions:
     """Write each event to stdout as a JSON line, too."""
 
 
-def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
-    """Run until the source ends or `stopper` is asked; return the exit code."""
-    source = make_source(settings, options)
+def run(
+    settings: Settings, options: RunOptions, stopper: Stopper, reread: Callable[[], Settings]
+) -> int:
+    """Run until the source ends or `stopper` is asked; return the exit code.
+
+    Args:
+        settings: As the file and the environment give them.
+        options: What the command line adds.
+        stopper: Knows what signals ask for.
+        reread: Reads the settings again; raises SettingsError.
+    """
+    began = time.monotonic()
+    file = OptionsFile(state_dir(settings.state, os.environ))
+    kept, fault = file.read()
+    in_force, _ = kept.over(settings)
+    source = make_source(settings, options, muted=kept.muted)
     installed = find_model(settings)
     address = make_address(settings)
     warn_of_risks(address)
@@ -71,7 +92,10 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
     broker = start_broker(settings, about)
     outbox = Outbox(state_dir(settings.state, os.environ) / OUTBOX_NAME)
     publisher = Publisher(address, protocol(settings, broker), about, outbox)
-    sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
+    counters = Counters()
+    hearing = MicrophoneAvailability(publisher.keep, lambda: publisher.about)
+    sinks: list[Sink] = [counters.note, publisher.publish, hearing, log_event]
+    sinks.append(MicrophoneHint(sample_of(installed)))
     printer = EventPrinter(lambda: publisher.about) if options.print_events else None
     if printer:
         sinks.append(printer)
@@ -80,21 +104,73 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
         for take in sinks:
             take(event)
 
+    answers = Answers(publisher)
+    if fault:
+        answers.report(fault)
+    control = Control(
+        settings, kept, file, publisher, answers, mute=source.mute, reread=reread, sink=sink
+    )
+    listeners = dict.fromkeys(control.topics, control.take)
+    publisher.listen(list(listeners), lambda received: listeners[received.topic](received))
     sink(StateChanged(State.STARTING, datetime.now(UTC)))
     publisher.start()
+    health: HealthReporter | None = None
     try:
-        recognizer = load(installed, settings)
-        publisher.about = replace(about, provider=recognizer.provider)
-        return run_pipeline(Pipeline(source, recognizer, settings, sink), sink, stopper)
+        recognizer = load(installed, in_force)
+        publisher.about = replace(publisher.about, provider=recognizer.provider)
+        pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
+        gather = make_gather(began, counters, source, pipeline, control, publisher)
+        health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
+        control.attach(pipeline.change, recognizer.language)
+        stopper.reload_with(control.reload_soon)
+        control.start()
+        health.start()
+        return run_pipeline(pipeline, sink, stopper)
     except HarkdError as error:
         sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
         raise
     finally:
+        control.stop()
+        if health:
+            health.stop()
+        hearing.close()
         publisher.stop()
         if printer:
             printer.close()
         if broker:
             broker.stop()
+
+
+def make_gather(
+    began: float,
+    counters: Counters,
+    source: MutableSource,
+    pipeline: Pipeline,
+    control: Control,
+    publisher: Publisher,
+) -> Callable[[], Health]:
+    """Return what tells how all of these fare; `began` is the monotonic second of the start."""
+    microphone = source if isinstance(source, Microphone) else None
+    daemon_meter, capture_meter = Meter(), Meter()
+
+    def gather() -> Health:
+        counted = counters.snapshot()
+        return Health(
+            uptime_s=time.monotonic() - began,
+            counted=counted,
+            captures=microphone.starts if microphone else 0,
+            waiting={"recognition": pipeline.waiting, "commands": control.waiting},
+            dropped={
+                "segments": counted.rejected.get(RejectReason.OVERLOADED, 0),
+                "commands": control.dropped,
+            },
+            daemon=daemon_meter.figures(os.getpid()),
+            capture=capture_meter.figures(microphone.pid if microphone else 0),
+            outbox=publisher.outbox_facts(),
+            connections=publisher.connections,
+        )
+
+    return gather
 
 
 def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:
@@ -109,13 +185,14 @@ def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:
     return 0
 
 
-def make_source(settings: Settings, options: RunOptions) -> FrameSource:
+def make_source(settings: Settings, options: RunOptions, *, muted: bool) -> MutableSource:
     """Return the source that the command line and the settings name. Raises AudioError."""
     channel = str(settings.audio.channel)
     if options.source == "-":
         if sys.stdin is None:
             raise AudioError("--source - needs stdin, which is closed", "pipe raw PCM into harkd")
-        return StdinSource(sys.stdin.fileno(), options.rate_hz, options.channels, channel)
+        piped = StdinSource(sys.stdin.fileno(), options.rate_hz, options.channels, channel)
+        return DroppingSource(piped, muted=muted)
     if options.source:
         kind, colon, path = options.source.partition(":")
         if kind != "wav" or not colon or not path:
@@ -123,8 +200,8 @@ def make_source(settings: Settings, options: RunOptions) -> FrameSource:
                 f'--source "{options.source}" is not known',
                 "use wav:PATH, or - for raw PCM on stdin, or leave it out for the microphone",
             )
-        return FileSource(expand(path), channel)
-    return Microphone(settings.audio)
+        return DroppingSource(FileSource(expand(path), channel), muted=muted)
+    return Microphone(settings.audio, muted=muted)
 
 
 def sample_of(installed: InstalledModel) -> Path | None:
@@ -140,16 +217,6 @@ def load(installed: InstalledModel, settings: Settings) -> Recognizer:
     wanted = settings.recognizer
     return load_recognizer(
         installed.dir, installed.manifest, wanted.threads, effort_of(settings), wanted.device
-    )
-
-
-def effort_of(settings: Settings) -> Effort:
-    """Return what a recognizer may leave out."""
-    wanted = settings.recognizer
-    return Effort(
-        incremental=wanted.incremental,
-        draft=wanted.draft,
-        partial_confidence=wanted.partial_confidence,
     )
 
 

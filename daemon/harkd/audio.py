@@ -6,6 +6,7 @@ or stdin. Out: what a `FrameSource` yields. Runs on the thread that iterates the
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -52,6 +53,11 @@ class SourceLost:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceMuted:
+    """A source delivers nothing, as it was told; a microphone is closed."""
+
+
+@dataclass(frozen=True, slots=True)
 class AudioBlock:
     """A piece of audio at the device's rate turned to 16 kHz mono."""
 
@@ -63,7 +69,7 @@ class AudioBlock:
     """Samples were lost right before this block."""
 
 
-SourceEvent = SourceOpened | SourceLost | AudioBlock
+SourceEvent = SourceOpened | SourceLost | SourceMuted | AudioBlock
 
 
 class Waker:
@@ -75,18 +81,24 @@ class Waker:
 
     def __init__(self) -> None:
         self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
 
     def __del__(self) -> None:
         os.close(self._read_fd)
         os.close(self._write_fd)
 
     def fileno(self) -> int:
-        """For `select`: readable from the first `wake` on."""
+        """For `select`: readable from the first `wake` on, until `clear`."""
         return self._read_fd
 
     def wake(self) -> None:
         """Wake the thread, now and whenever it waits again."""
         os.write(self._write_fd, b"x")
+
+    def clear(self) -> None:
+        """Let the thread wait again; it has to look what it was woken for after this."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._read_fd, 1 << 16)
 
 
 class FrameSource(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harkd.app import effort_of, load
+from harkd.app import load
 from harkd.bench_live import Live, tail_s
 from harkd.bench_machine import Machine, this_machine
 from harkd.bench_measure import BenchError, Subject, measure
@@ -21,6 +21,7 @@ from harkd.bench_whole import Whole
 from harkd.bench_words import MISSING, load_normalizer
 from harkd.model_store import InstalledModel, store_of
 from harkd.recognizer.protocol import Recognizer
+from harkd.recognizing import effort_of
 from harkd.settings import Settings
 from harkd.speech_list import Recording, read_list, spread
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -38,11 +39,10 @@ cli.add_command(models)
 cli.add_command(transcribe)
 
 
-def load_settings(explicit: Path | None, *, verbose: bool) -> Settings:
-    """Read the settings and set up the log. Raises SettingsError."""
-    settings = load(find_file(explicit, os.environ), os.environ)
-    set_up("debug" if verbose else settings.log.level, settings.log.format)
-    return settings
+def read_settings(path: Path | None, *, verbose: bool) -> Settings:
+    """Read the settings; with `verbose`, the log's level is debug. Raises SettingsError."""
+    settings = load(path, os.environ)
+    return replace(settings, log=replace(settings.log, level="debug")) if verbose else settings
 
 
 @cli.command()
@@ -80,11 +80,17 @@ def run(
 ) -> None:
     """Listen, recognize, publish; until SIGTERM or Ctrl-C, or the end of SOURCE."""
     with Stopper() as stopper:
-        settings = load_settings(explicit, verbose=verbose)
+        path = find_file(explicit, os.environ)
+        settings = read_settings(path, verbose=verbose)
+        set_up(settings.log.level, settings.log.format)
         from harkd import app
 
+        def reread() -> Settings:
+            """Read the same file; or look for one again, where there was none."""
+            return read_settings(path or find_file(None, os.environ), verbose=verbose)
+
         options = app.RunOptions(source, rate, channels, print_events)
-        code = app.run(settings, options, stopper)
+        code = app.run(settings, options, stopper, reread)
     sys.exit(code)
 
 

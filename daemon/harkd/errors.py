@@ -11,6 +11,8 @@
     │   ├── ModelDamagedError   a file is missing, truncated or altered
     │   └── ModelPullError      it cannot be fetched (network, disk, index)
     ├── RecognitionError        the recognizer failed on one utterance
+    ├── CommandError            what was sent to one of our topics is no command
+    ├── StateError              what must survive a restart cannot be kept
     ├── BrokerError             the MQTT broker cannot be used
     │   ├── BrokerRefusedError  it answered, and said no (login, protocol, rights)
     │   └── BrokerUntrustedError  its certificate does not prove who it is
@@ -74,6 +76,14 @@ class ModelPullError(ModelError):
 
 class RecognitionError(HarkdError):
     """The recognizer failed on one utterance."""
+
+
+class CommandError(HarkdError):
+    """A message on one of the daemon's own topics asks for nothing that there is."""
+
+
+class StateError(HarkdError):
+    """What must survive a restart cannot be written."""
 
 
 class BrokerError(HarkdError):

@@ -119,6 +119,8 @@ class Final:
     """Name of the model."""
     words: tuple[Word, ...] = ()
     """Times of words, where the model gives them."""
+    test: bool = False
+    """Whether nobody said it: it was asked for, to try automations."""
 
 
 @dataclass(frozen=True, slots=True)

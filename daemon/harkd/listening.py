@@ -1,8 +1,8 @@
 """What a source yields → segments in the backlog, and the daemon's state.
 
-In: `SourceOpened`, `AudioBlock` and `SourceLost`, one after the other. Out: `Segment`s, which grow
-in the `Backlog`, and `StateChanged`. Runs on the listening thread, or in virtual time; never waits
-for a decode, but where the source can wait, too.
+In: `SourceOpened`, `AudioBlock`, `SourceLost` and `SourceMuted`, one after the other. Out:
+`Segment`s, which grow in the `Backlog`, and `StateChanged`. Runs on the listening thread, or in
+virtual time; never waits for a decode, but where the source can wait, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from harkd.audio import RATE_HZ, AudioBlock, SampleClock, SourceEvent, SourceLost, SourceOpened
+from harkd.audio import (
+    RATE_HZ,
+    AudioBlock,
+    SampleClock,
+    SourceEvent,
+    SourceLost,
+    SourceMuted,
+    SourceOpened,
+)
+from harkd.counters import Counters
 from harkd.events import Event, Rejected, RejectReason, State, StateChanged
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
@@ -67,6 +76,7 @@ class Listening:
         new_id: Names a segment.
         may_wait: Whether to wait where the backlog is full; else the segment is rejected.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
+        counters: Counts what is heard.
     """
 
     def __init__(
@@ -79,10 +89,12 @@ class Listening:
         new_id: Callable[[], str],
         may_wait: bool,
         is_speech: Callable[[bytes], bool] | None = None,
+        counters: Counters | None = None,
     ) -> None:
+        self._settings = self._wanted = settings
+        self._counters = counters or Counters()
         self._min_speech_ms = settings.vad.min_speech_ms
         self._segmenter = Segmenter(settings.vad, settings.endpoint, is_speech)
-        self._capacity = int((settings.endpoint.max_utterance_s + HISTORY_S) * RATE_HZ)
         self._history = History(HISTORY_S * RATE_HZ)
         self._backlog = backlog
         self._sink = sink
@@ -110,7 +122,16 @@ class Listening:
                 self._clock.reset()
             case SourceLost():
                 self._interrupt()
+                self._counters.count("losses")
                 self._report_lost(event)
+            case SourceMuted():
+                self._interrupt()
+                self._opened = SourceOpened("", 0, 0)
+                self._set_state(State.MUTED)
+
+    def change(self, settings: Settings) -> None:
+        """Go on with other settings from the next block on. Any thread."""
+        self._wanted = settings
 
     def end(self) -> None:
         """No more comes: end what is being said."""
@@ -119,11 +140,15 @@ class Listening:
             self._set_state(State.LISTENING)
 
     def _listen(self, block: AudioBlock) -> None:
+        if self._wanted is not self._settings:
+            self._follow_settings(self._wanted)
         if not self._heard:
             self._report_heard(self._opened)
+        self._counters.count("samples", len(block.samples))
         if block.gap:
             # Positions go on without the lost samples, so older stamps say nothing any more.
             self._clock.reset()
+            self._counters.count("gaps")
             log.debug("samples were lost before position %d", self._history.end)
         self._clock.update(self._history.end, block.captured_ns)
         self._history.append(block.samples)
@@ -135,6 +160,11 @@ class Listening:
             if self._current and self._feed(self._current, self._segmenter.position):
                 self._backlog.changed.notify_all()
         self._set_state(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
+
+    def _follow_settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._min_speech_ms = settings.vad.min_speech_ms
+        self._segmenter.change(settings.vad, settings.endpoint)
 
     def _interrupt(self) -> None:
         """The audio stops here: end what is being said."""
@@ -168,9 +198,11 @@ class Listening:
 
     def _begin(self, event: SpeechStarted) -> None:
         started_at = self._time_of(event.speech_start)
+        capacity = self._segmenter.most_samples + HISTORY_S * RATE_HZ
         segment = Segment(
-            self._new_id(), event.audio_start, event.speech_start, started_at, self._capacity
+            self._new_id(), event.audio_start, event.speech_start, started_at, capacity
         )
+        self._counters.count("segments")
         segment.worth = False
         if self._backlog.offer(segment, wait=self._may_wait):
             self._current = segment

@@ -7,14 +7,19 @@ are to be sent. Any thread.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import msgspec
 
+from harkd.counters import RATE_HZ, Counted
 from harkd.events import Final, Partial, Rejected, StateChanged
 
 ONLINE, OFFLINE = b"online", b"offline"
+SHOWN_CHARACTERS = 200
+"""So much of a wrong payload is told back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,56 @@ class About:
         return f"{self.base_topic}/{self.device_id}/{name}"
 
 
+class OutboxFigures(Protocol):
+    """How it stands with finals that the broker has not taken."""
+
+    @property
+    def waiting(self) -> int:
+        """So many wait."""
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """Seconds since the oldest of them was said; None where none waits."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether they would survive a crash."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """What a process uses."""
+
+    cpu_percent: float
+    """Of one core, since the last time; since the process began, at first."""
+    rss_mb: float
+    """Memory that is resident, in MB of 1,000,000 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the daemon fares; counts are since its start."""
+
+    uptime_s: float
+    """Seconds since the start."""
+    counted: Counted
+    """What happened."""
+    captures: int
+    """Capture processes that were started; 0 where the input is no microphone."""
+    waiting: Mapping[str, int]
+    """What waits in each queue, by the queue's name."""
+    dropped: Mapping[str, int]
+    """What was dropped because a queue was full, by what it was."""
+    daemon: ProcessFigures | None
+    """The daemon; None where the system does not tell."""
+    capture: ProcessFigures | None
+    """The capture process; None while none runs."""
+    outbox: OutboxFigures | None
+    """Finals on their way; None where that is not known."""
+    connections: int
+    """How often the broker has accepted us."""
+
+
 def utc(moment: datetime) -> str:
     """Return RFC 3339 in UTC with milliseconds."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -65,6 +120,38 @@ def utc(moment: datetime) -> str:
 def availability(about: About, *, online: bool) -> Message:
     """Return the retained `availability`, which is also the will."""
     return Message(about.topic("availability"), ONLINE if online else OFFLINE, 1, retain=True)
+
+
+def microphone_availability(about: About, *, online: bool) -> Message:
+    """Return the retained `microphone/availability`."""
+    payload = ONLINE if online else OFFLINE
+    return Message(about.topic("microphone/availability"), payload, 1, retain=True)
+
+
+def option_state(about: About, name: str, value: str) -> Message:
+    """Return the retained `…/state` of what can be set, such as ``listen``."""
+    return Message(about.topic(f"{name}/state"), value.encode(), 1, retain=True)
+
+
+def no_last(about: About) -> Message:
+    """Return what clears a retained `transcript/last`."""
+    return Message(about.topic("transcript/last"), b"", 1, retain=True)
+
+
+def error(about: About, text: str, topic: str = "", payload: bytes | str = "") -> Message:
+    """Return an `error`.
+
+    Args:
+        about: The sender.
+        text: What is wrong and how to mend it.
+        topic: The whole topic of the message that it answers; empty where it answers none.
+        payload: What that message held; told back as far as it is text.
+    """
+    if isinstance(payload, bytes):
+        # A character has 4 bytes at most.
+        payload = payload[: 4 * SHOWN_CHARACTERS].decode("utf-8", "replace")
+    body = {"error": text, "topic": topic, "payload": payload[:SHOWN_CHARACTERS]}
+    return Message(about.topic("error"), msgspec.json.encode(body), 1)
 
 
 def state(about: About, event: StateChanged) -> Message:
@@ -112,17 +199,45 @@ def rejected(about: About, event: Rejected) -> Message:
     return Message(about.topic("transcript/rejected"), msgspec.json.encode(payload), 0)
 
 
-def error(about: About, text: str, topic: str = "", payload: str = "") -> Message:
-    """Return the `error` that says what is wrong and how to mend it.
-
-    Args:
-        about: The sender.
-        text: For a person.
-        topic: Where the bad command came from; empty for none.
-        payload: What it was.
-    """
-    told = {"error": text, "topic": topic, "payload": payload}
-    return Message(about.topic("error"), msgspec.json.encode(told), 1)
+def health(about: About, figures: Health) -> Message:
+    """Return the retained `health`."""
+    counted, daemon, capture, outbox = (
+        figures.counted,
+        figures.daemon,
+        figures.capture,
+        figures.outbox,
+    )
+    payload = {
+        "uptime_s": round(figures.uptime_s),
+        "audio_s": round(counted.samples / RATE_HZ, 1),
+        "gaps": counted.gaps,
+        "losses": counted.losses,
+        "captures": figures.captures,
+        "segments": counted.segments,
+        "partials": counted.partials,
+        "finals": counted.finals,
+        "rejected": dict(counted.rejected),
+        "waiting": dict(figures.waiting),
+        "dropped": dict(figures.dropped),
+        "rtf": None if counted.rtf is None else round(counted.rtf, 3),
+        "latency_ms": counted.latency_last_ms,
+        "latency_median_ms": counted.latency_median_ms,
+        "cpu_percent": daemon and daemon.cpu_percent,
+        "rss_mb": daemon and daemon.rss_mb,
+        "capture_cpu_percent": capture and capture.cpu_percent,
+        "capture_rss_mb": capture and capture.rss_mb,
+        "outbox": outbox
+        and {
+            "waiting": outbox.waiting,
+            "oldest_age_s": outbox.oldest_age_s and round(outbox.oldest_age_s, 1),
+            "on_disk": outbox.on_disk,
+        },
+        "reconnects": max(0, figures.connections - 1),
+        "model": about.model,
+        "provider": about.provider,
+        "version": about.version,
+    }
+    return Message(about.topic("health"), msgspec.json.encode(payload), 1, retain=True)
 
 
 def final(about: About, event: Final, now_ns: int | None) -> list[Message]:
@@ -171,6 +286,8 @@ def _final_payload(
         "device_id": about.device_id,
         "late": late,
     }
+    if event.test:
+        payload["test"] = True
     if event.words:
         payload["words"] = [
             {"word": w.word, "start_s": round(w.start_s, 2), "end_s": round(w.end_s, 2)}

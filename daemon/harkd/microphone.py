@@ -1,8 +1,9 @@
 """Keeps a microphone open for ever: starts, watches and replaces the capture process.
 
-In: the `audio` settings. Out: `SourceOpened`, `AudioBlock` and `SourceLost` events, on the thread
-that iterates. A capture process that sends nothing for `stall_s`, or ends, is killed and replaced
-after a growing, jittered wait; blocks are what counts, not exit codes.
+In: the `audio` settings. Out: `SourceOpened`, `AudioBlock`, `SourceLost` and `SourceMuted` events,
+on the thread that iterates. A capture process that sends nothing for `stall_s`, or ends, is killed
+and replaced after a growing, jittered wait; blocks are what counts, not exit codes. Muted, none
+runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from enum import Enum, auto
 from typing import Any
 
 from harkd import capture
-from harkd.audio import AudioBlock, MonoConverter, SourceEvent, SourceLost, SourceOpened, Waker
+from harkd.audio import (
+    AudioBlock,
+    MonoConverter,
+    SourceEvent,
+    SourceLost,
+    SourceMuted,
+    SourceOpened,
+    Waker,
+)
 from harkd.settings import AudioSettings
 
 log = logging.getLogger(__name__)
@@ -143,6 +152,7 @@ class Microphone:
 
     Args:
         settings: The `audio` section.
+        muted: Whether it begins muted: not opened at all.
         command: The capture program, for tests.
         monotonic: Seconds; injected by tests.
         jitter: A factor for each wait, so that several daemons do not move in step.
@@ -154,6 +164,7 @@ class Microphone:
         self,
         settings: AudioSettings,
         *,
+        muted: bool = False,
         command: list[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.0),  # noqa: S311 - no secret
@@ -164,6 +175,7 @@ class Microphone:
         self._jitter = jitter
         self._waker = Waker()
         self._closed = False
+        self._muted = muted
         self.starts = 0
         """How many capture processes were started."""
         self.pid = 0
@@ -172,7 +184,15 @@ class Microphone:
     def events(self) -> Iterator[SourceEvent]:
         """Yield for ever, until `close()`."""
         backoff_s, patience_s = BACKOFF_FIRST_S, FIRST_BLOCK_S
+        interrupted = False
         while not self._closed:
+            if self._muted or interrupted:
+                interrupted = False
+                yield SourceMuted()
+                while self._muted and not self._closed:
+                    self._wait(None)
+                backoff_s, patience_s = BACKOFF_FIRST_S, FIRST_BLOCK_S
+                continue
             begin, heard, lost = self._monotonic(), False, None
             for event in self._one_process(patience_s):
                 if isinstance(event, SourceLost):
@@ -180,8 +200,9 @@ class Microphone:
                     break
                 heard = heard or isinstance(event, AudioBlock)
                 yield event
-            if self._closed or lost is None:
-                return
+            if lost is None:
+                interrupted = True
+                continue
             yield lost
             if heard:
                 patience_s = FIRST_BLOCK_S
@@ -221,8 +242,18 @@ class Microphone:
         self._closed = True
         self._waker.wake()
 
-    def _wait(self, seconds: float) -> None:
-        select.select([self._waker], [], [], seconds)
+    def mute(self, on: bool) -> None:
+        """Close the microphone, or open it again. Any thread; a `SourceMuted` tells when it is."""
+        self._muted = on
+        self._waker.wake()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Wait, for ever where it is None, or until `close()` or `mute()`."""
+        if self._closed:
+            return
+        woken, _, _ = select.select([self._waker], [], [], seconds)
+        if woken:
+            self._waker.clear()
 
     def _run(self, process: CaptureProcess, patience_s: float) -> Iterator[SourceEvent]:
         """Yield what one capture process delivers; the last event is its loss."""
@@ -256,7 +287,7 @@ class Microphone:
                     deadline = self._monotonic() + wait_s
 
     def _ready(self, process: CaptureProcess, deadline: float) -> Ready:
-        """Wait for records, for `close()` or for the deadline; take stderr in between."""
+        """Wait for records, for `close()`, `mute()` or the deadline; take stderr in between."""
         while True:
             now = self._monotonic()
             fds: list[int | Waker] = [process.out_fd, self._waker]
@@ -267,6 +298,8 @@ class Microphone:
                 wait_s = min(wait_s, process.stderr_from - now)
             ready, _, _ = select.select(fds, [], [], max(0.0, wait_s))
             if self._waker in ready:
+                self._waker.clear()
+            if self._closed or self._muted:
                 return Ready.WOKEN
             if process.err_fd in ready:
                 process.read_stderr(self._monotonic())

@@ -16,16 +16,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ulid import ULID
 
 from harkd.audio import FrameSource
+from harkd.counters import Counters
 from harkd.errors import HarkdError
 from harkd.events import Event
 from harkd.listening import Listening, SystemClock
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
+from harkd.segmenter import within
 from harkd.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class Pipeline:
         settings: All settings; `vad`, `endpoint` and `recognizer` are used.
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
+        counters: Counts what happens.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class Pipeline:
         sink: Callable[[Event], None],
         *,
         is_speech: Callable[[bytes], bool] | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self._source = source
+        self._max_segment_s = recognizer.max_segment_s
         settings = fitted(settings, recognizer)
         self._backlog = Backlog.of(settings.recognizer)
         clock = SystemClock()
@@ -63,6 +69,7 @@ class Pipeline:
             new_id=lambda: str(ULID()),
             may_wait=source.lossless,
             is_speech=is_speech,
+            counters=counters,
         )
         self._recognizing = Recognizing(
             settings,
@@ -71,6 +78,7 @@ class Pipeline:
             sink,
             spent_ns=clock.monotonic_ns,
             fail=self._fail,
+            counters=counters,
         )
         self._done = threading.Event()
         self.failure: BaseException | None = None
@@ -84,6 +92,22 @@ class Pipeline:
         """Start both threads."""
         for thread in self._threads:
             thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Segments that wait for recognition or are at it."""
+        return len(self._backlog)
+
+    def change(self, settings: Settings) -> None:
+        """Go on with other settings, without losing audio or a segment. Any thread.
+
+        `vad`, `endpoint` and `recognizer` are used, but for the model and its threads.
+        """
+        endpoint = within(settings.endpoint, self._max_segment_s)
+        settings = replace(settings, endpoint=endpoint)
+        self._backlog.change(settings.recognizer)
+        self._listening.change(settings)
+        self._recognizing.change(settings)
 
     def stop(self) -> None:
         """End soon: what has been said so far is still recognized. Safe in a signal handler."""

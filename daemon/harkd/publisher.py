@@ -94,6 +94,8 @@ class Publisher:
         self._inbox: Inbox = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._reports = Reports(address, about.topic("#"))
+        self.connections = 0
+        """How often the broker has accepted us."""
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -138,6 +140,11 @@ class Publisher:
         with self._lock:
             self._kept[message.topic] = message
             self._send(message)
+
+    def forget(self, topic: str) -> None:
+        """Send what is kept on a topic no more; the broker still has it."""
+        with self._lock:
+            self._kept.pop(topic, None)
 
     def repeat(self) -> None:
         """Send everything that is kept again, for a subscriber that has begun anew."""
@@ -231,6 +238,7 @@ class Publisher:
             self._untold.clear()
         self._finals.connected(connection)
         connection.subscribe(self._topics)
+        self.connections += 1
         self.connected.set()
         try:
             return self._handle_answers()

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from harkd.audio import RATE_HZ
+from harkd.counters import Counters
 from harkd.endpointing import end_silence_ms
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Rejected, RejectReason
 from harkd.recognition import SegmentRecognition
-from harkd.recognizer.protocol import Recognizer
+from harkd.recognizer.protocol import Effort, Recognizer
 from harkd.segment import Backlog, Progress, Segment, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
@@ -42,6 +43,16 @@ def fitted(settings: Settings, recognizer: Recognizer) -> Settings:
     return replace(settings, endpoint=endpoint)
 
 
+def effort_of(settings: Settings) -> Effort:
+    """Return what a recognizer may leave out."""
+    wanted = settings.recognizer
+    return Effort(
+        incremental=wanted.incremental,
+        draft=wanted.draft,
+        partial_confidence=wanted.partial_confidence,
+    )
+
+
 class Recognizing:
     """Does what is due.
 
@@ -52,6 +63,7 @@ class Recognizing:
         sink: Takes each event.
         spent_ns: What recognition has taken so far, in nanoseconds from any start.
         fail: Called once the model is found to be broken; later segments are rejected.
+        counters: Counts what recognition costs.
     """
 
     def __init__(
@@ -63,14 +75,14 @@ class Recognizing:
         *,
         spent_ns: Callable[[], int],
         fail: Callable[[RecognitionError], None],
+        counters: Counters | None = None,
     ) -> None:
-        self._endpoint = settings.endpoint
-        self._min_speech_ms = settings.vad.min_speech_ms
-        self._min_confidence = settings.recognizer.min_confidence
-        self._partials = settings.recognizer.partials
-        self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
-        self._share = settings.recognizer.partial_share
+        self._wanted = settings
+        self._follow_settings(settings)
+        self._counters = counters or Counters()
+        self._spent = 0  # on the oldest segment, in nanoseconds
         self._recognizer = recognizer
+        self._effort = effort_of(settings)  # a benchmark may have loaded it with another
         self._backlog = backlog
         self._sink = sink
         self._spent_ns = spent_ns
@@ -80,12 +92,25 @@ class Recognizing:
         self.progress = Progress()
         """How far it is with the oldest segment; for the backlog to find what is due."""
 
+    def change(self, settings: Settings) -> None:
+        """Go on with other settings from the next task on; with effort from the next segment on.
+
+        Any thread.
+        """
+        self._wanted = settings
+
     def do(self, segment: Segment, task: Task, limit: int) -> None:
         """Do one task on the oldest segment, up to sample `limit`."""
-        worker = self._worker or SegmentRecognition(segment, self._recognizer, self._sink)
+        if self._wanted is not self._settings:
+            self._follow_settings(self._wanted)
+        worker = self._worker or self._begun(segment)
         if task is Task.FINISH:
-            self._sink(self._finished(worker, limit))
-            self._worker, self.progress = None, Progress()
+            begin_ns = self._spent_ns()
+            end = self._finished(worker, limit)
+            self._spent += self._spent_ns() - begin_ns
+            self._counters.recognized(self._spent / 1e9, limit / RATE_HZ)
+            self._sink(end)
+            self._worker, self.progress, self._spent = None, Progress(), 0
             if not len(self._backlog):
                 self._recognizer.rest()
             return
@@ -93,11 +118,28 @@ class Recognizing:
         begin_ns = self._spent_ns()
         if self._updated(worker, task, limit) and task is Task.PREPARE:
             self._judge_pause(worker, limit)
-        cost = (self._spent_ns() - begin_ns) * RATE_HZ // 1_000_000_000
+        spent = self._spent_ns() - begin_ns
+        self._spent += spent
+        cost = spent * RATE_HZ // 1_000_000_000
         self.progress.prepared = limit if task is Task.PREPARE else 0
         self.progress.next_at = limit + max(
             self._interval, round(self._share * limit), COST_FACTOR * cost
         )
+
+    def _follow_settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._endpoint = settings.endpoint
+        self._min_speech_ms = settings.vad.min_speech_ms
+        self._min_confidence = settings.recognizer.min_confidence
+        self._partials = settings.recognizer.partials
+        self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
+        self._share = settings.recognizer.partial_share
+
+    def _begun(self, segment: Segment) -> SegmentRecognition:
+        effort = effort_of(self._settings)
+        if effort != self._effort:
+            self._effort = self._recognizer.effort = effort
+        return SegmentRecognition(segment, self._recognizer, self._sink)
 
     def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
         """Recognize what has been said so far; a failure here is not yet one of the segment."""

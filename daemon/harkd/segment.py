@@ -154,6 +154,11 @@ class Progress:
     """The next update is due when the limit has come so far."""
 
 
+def interval_of(settings: RecognizerSettings) -> int | None:
+    """Return after how many samples the first update is due; None for no updates."""
+    return settings.partial_interval_ms * RATE_HZ // 1000 if settings.partials else None
+
+
 class Backlog:
     """Segments that wait for recognition, oldest first; bounded.
 
@@ -173,8 +178,7 @@ class Backlog:
     @classmethod
     def of(cls, settings: RecognizerSettings) -> Backlog:
         """Return an empty backlog that asks for updates as the settings do."""
-        interval = settings.partial_interval_ms * RATE_HZ // 1000
-        return cls(MOST_WAITING, interval if settings.partials else None)
+        return cls(MOST_WAITING, interval_of(settings))
 
     def offer(self, segment: Segment, *, wait: bool) -> bool:
         """Add a segment. Where it is full, wait for room or return False."""
@@ -186,6 +190,12 @@ class Backlog:
             self._segments.append(segment)
             self.changed.notify_all()
             return True
+
+    def change(self, settings: RecognizerSettings) -> None:
+        """Ask for updates as other settings do, from now on."""
+        with self.changed:
+            self._interval = interval_of(settings)
+            self.changed.notify_all()
 
     def close(self) -> None:
         """No more segments come; `next_task` returns None once all are done."""

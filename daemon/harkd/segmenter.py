@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Any
 
 import numpy as np
 import webrtcvad
@@ -154,10 +155,25 @@ class Segmenter:
     ) -> None:
         self._aggressiveness = vad.aggressiveness
         self._injected = is_speech
-        self._start_frames = max(1, -(-vad.start_ms // FRAME_MS))
+        self._vad: Any = None
+        self._set_silences(endpoint)
+        self._end_silence = self._silence  # in the present pause
+        self._lay_out(vad, endpoint)
+        self._later: tuple[VadSettings, EndpointSettings] | None = None
+        self._rest = b""
+        self.position = 0
+        """One past the last sample that has been judged."""
+        self._floor = 0  # no segment's audio reaches back before this sample
+        self._open: _Open | None = None
+        self._is_speech = self._fresh_vad()
+
+    def _set_silences(self, endpoint: EndpointSettings) -> None:
         self._pause = endpoint.pause_ms * RATE_HZ // 1000
         self._silence = endpoint.silence_ms * RATE_HZ // 1000
-        self._end_silence = self._silence  # in the present pause
+
+    def _lay_out(self, vad: VadSettings, endpoint: EndpointSettings) -> None:
+        """Set what must not change while a segment is open."""
+        self._start_frames = max(1, -(-vad.start_ms // FRAME_MS))
         self._most = int(endpoint.max_utterance_s * RATE_HZ)
         # At most half a segment, so that a cut always finds speech on both of its sides.
         self._pre_roll = min(vad.pre_roll_ms * RATE_HZ // 1000, self._most // 2)
@@ -165,16 +181,29 @@ class Segmenter:
         # With these shares, what lies after a cut is too short for the next one to be announced.
         self._lead_frames = min(CUT_LEAD_FRAMES, most_frames // 4)
         self._search_frames = min(CUT_SEARCH_FRAMES, max(CUT_SMOOTH_FRAMES, most_frames // 2))
-        self._rest = b""
-        self.position = 0
-        """One past the last sample that has been judged."""
-        self._floor = 0  # no segment's audio reaches back before this sample
-        self._open: _Open | None = None
         # Onsets: voiced frames may have one unvoiced frame among them for every two.
         self._onset: deque[bool] = deque(maxlen=self._start_frames + self._start_frames // 2)
         # Holds all that lies after a cut once it is carried out.
         self._history: deque[_Frame] = deque(maxlen=self._search_frames + self._lead_frames)
-        self._is_speech = self._fresh_vad()
+
+    def change(self, vad: VadSettings, endpoint: EndpointSettings) -> None:
+        """Go on with other settings from the next frame on; nothing that was heard is lost.
+
+        A pause that was told keeps the silence that ends it. `start_ms`, `pre_roll_ms` and
+        `max_utterance_s` wait for the end of what is being said.
+        """
+        self._aggressiveness = vad.aggressiveness
+        if self._vad:
+            self._vad.set_mode(vad.aggressiveness)
+        self._set_silences(endpoint)
+        if self._open is None or self._open.paused_at is None:
+            self._end_silence = self._silence
+        self._later = (vad, endpoint)
+
+    @property
+    def most_samples(self) -> int:
+        """The most audio that a segment holds that begins now."""
+        return self._most
 
     @property
     def in_speech(self) -> bool:
@@ -195,6 +224,11 @@ class Segmenter:
         Returns:
             What happened, in order.
         """
+        if self._later and self._open is None:
+            onset = self._onset
+            self._lay_out(*self._later)
+            self._onset.extend(onset)
+            self._later = None
         data = self._rest + samples.tobytes()
         whole = len(data) - len(data) % (2 * FRAME_SAMPLES)
         self._rest = data[whole:]
@@ -236,7 +270,7 @@ class Segmenter:
     def _fresh_vad(self) -> Callable[[bytes], bool]:
         if self._injected:
             return self._injected
-        vad = webrtcvad.Vad(self._aggressiveness)
+        vad = self._vad = webrtcvad.Vad(self._aggressiveness)
         return lambda frame: bool(vad.is_speech(frame, RATE_HZ))
 
     def _wait_for_onset(self, voiced: bool, events: list[SegmentEvent]) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "load_traced",
     "models_dir",
     "read_password",
+    "silence_fault",
     "state_dir",
 ]
 
@@ -293,6 +294,11 @@ def _out_of_order(
         else:
             text = f"{silence_ms} is {opposite} than {path} ({value}); {mend} that too"
             yield silence, text, path
+
+
+def silence_fault(endpoint: EndpointSettings) -> str:
+    """Returns why `silence_ms` does not fit the other silences, or "" where it does."""
+    return next((text for _, text, _ in _out_of_order(endpoint, {})), "")
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -140,7 +140,8 @@ def _lone(character: str) -> bool:
 def _words_for(leaf: Leaf, entry: Entry) -> str:
     value = entry.value
     text = isinstance(value, str)
-    shown = "what is written" if leaf.secret else quoted(entry.raw) if text else entry.raw[:40]
+    raw = entry.raw.strip()  # the environment may have a line break after a number
+    shown = "what is written" if leaf.secret else quoted(entry.raw) if text else raw[:40]
     if leaf.kind == "text" and not text:
         return f"{shown} is {_read_as(value)} to YAML, not text; put it in quotes"
     mend = _mend(leaf, entry.raw) if text else ""

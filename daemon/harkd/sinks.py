@@ -18,7 +18,7 @@ import msgspec
 
 from harkd import messages
 from harkd.events import Event, Final, Partial, Rejected, State, StateChanged
-from harkd.messages import About
+from harkd.messages import About, Message
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,34 @@ class EventPrinter:
                 reason = error.strerror
                 log.warning("stdout cannot be written (%s); no more events are printed", reason)
                 return
+
+
+class MicrophoneAvailability:
+    """Tells on `microphone/availability` whether audio comes: only while it is listened to.
+
+    Args:
+        keep: Publishes a retained message.
+        about: Tells what messages say of this daemon now.
+    """
+
+    def __init__(self, keep: Callable[[Message], None], about: Callable[[], About]) -> None:
+        self._keep = keep
+        self._about = about
+        self._online: bool | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Look at one event."""
+        if isinstance(event, StateChanged):
+            self._tell(event.state in (State.LISTENING, State.SPEECH))
+
+    def close(self) -> None:
+        """No more audio comes."""
+        self._tell(False)
+
+    def _tell(self, online: bool) -> None:
+        if online != self._online:
+            self._online = online
+            self._keep(messages.microphone_availability(self._about(), online=online))
 
 
 class MicrophoneHint:

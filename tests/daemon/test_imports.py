@@ -27,6 +27,9 @@ LAYERS = [
         "doctor_check",
         "model_package",
         "messages",
+        "counters",
+        "commands",
+        "live_settings",
         "verdict",
         "stability",
         "endpointing",
@@ -39,6 +42,7 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
@@ -55,6 +59,7 @@ LAYERS = [
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
+    | {"control", "answers", "health"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
     {"app", "doctor", "doctor_broker", "bench_run"},

@@ -81,6 +81,37 @@ def test_availability_is_one_word_retained(online: bool, payload: bytes) -> None
     assert message == Message(f"{ROOT}/availability", payload, 1, retain=True)
 
 
+@pytest.mark.parametrize(("online", "payload"), [(True, b"online"), (False, b"offline")])
+def test_the_microphones_availability_is_one_word_retained(online: bool, payload: bytes) -> None:
+    message = messages.microphone_availability(ABOUT, online=online)
+    assert message == Message(f"{ROOT}/microphone/availability", payload, 1, retain=True)
+
+
+def test_what_can_be_set_tells_its_value_retained() -> None:
+    message = messages.option_state(ABOUT, "endpoint/silence_ms", "600")
+    assert message == Message(f"{ROOT}/endpoint/silence_ms/state", b"600", 1, retain=True)
+
+
+def test_an_empty_retained_message_clears_the_last_final() -> None:
+    assert messages.no_last(ABOUT) == Message(f"{ROOT}/transcript/last", b"", 1, retain=True)
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+def test_an_error_says_what_it_answers_and_is_not_retained() -> None:
+    message = messages.error(ABOUT, "no", "harkd/kitchen/command", b"{}")
+    assert (message.topic, message.qos, message.retain) == (f"{ROOT}/error", 1, False)
+    assert decoded(message) == {"error": "no", "topic": "harkd/kitchen/command", "payload": "{}"}
+    assert decoded(messages.error(ABOUT, "no")) == {"error": "no", "topic": "", "payload": ""}
+
+
+@given(payload=st.binary(max_size=1000) | st.text(max_size=500).map(str.encode))
+def test_any_payload_is_told_back_as_text_and_cut(payload: bytes) -> None:
+    told = decoded(messages.error(ABOUT, "no", "t", payload))["payload"]
+    assert told == payload.decode("utf-8", "replace")[:200]
+
+
 def test_state_has_these_keys_and_no_others() -> None:
     event = StateChanged(State.LISTENING, STARTED, "", "USB mic", 48000)
     message = messages.state(ABOUT, event)
@@ -164,6 +195,11 @@ def test_a_final_has_these_keys_and_no_others() -> None:
         "device_id": "kitchen",
         "late": False,
     }
+
+
+def test_a_final_that_nobody_said_says_so_and_no_other_does() -> None:
+    transcript, *_ = messages.final(ABOUT, replace(FINAL, test=True), after_s(0.4))
+    assert decoded(transcript)["test"] is True
 
 
 def test_words_are_there_only_where_the_model_gives_them() -> None:

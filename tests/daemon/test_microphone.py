@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import pytest
 
 from harkd import microphone
-from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceOpened
+from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
 from harkd.microphone import BACKOFF_FIRST_S, BACKOFF_MOST_S, Microphone
 from harkd.settings import AudioSettings
 from servers import wait_until
@@ -431,6 +431,111 @@ def test_a_reader_that_goes_away_ends_the_process() -> None:
         pid = source.pid
         events.close()  # type: ignore[attr-defined]
         assert is_gone(pid)
+
+
+class Collected:
+    """A microphone's events, taken on a thread."""
+
+    def __init__(self, source: Microphone) -> None:
+        self.source = source
+        self.events: list[SourceEvent] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.source.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        for event in self.source.events():
+            self.events.append(event)
+
+    def wait_for(self, kind: type[SourceEvent], count: int = 1) -> None:
+        wait_until(lambda: self.count(kind) >= count, f"{kind.__name__}, {count} times", 5)
+
+    def count(self, kind: type[SourceEvent]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+@pytest.mark.parametrize(
+    ("script", "before"),
+    [
+        (TALK, AudioBlock),
+        ("opened(); audio(); hang()", AudioBlock),
+        ("opened(); hang()", SourceOpened),
+        ("opened(); audio(); os._exit(1)", SourceLost),
+    ],
+    ids=["delivers", "is silent", "opens", "waits for the next start"],
+)
+def test_muted_no_process_is_left_and_unmuted_it_starts_again_at_once(
+    script: str, before: type[SourceEvent]
+) -> None:
+    source = Microphone(AudioSettings(), command=program(script), jitter=lambda: 100.0)
+    with Collected(source) as heard:
+        heard.wait_for(before)
+        pid, starts = source.pid, source.starts
+        begin = time.monotonic()
+        source.mute(True)
+        heard.wait_for(SourceMuted)
+        assert time.monotonic() - begin < 0.5
+        assert source.pid == 0
+        assert not pid or is_gone(pid)
+        seen = len(heard.events)
+        time.sleep(0.1)
+        assert [type(event) for event in heard.events[seen - 1 :]] == [SourceMuted]
+        source.mute(False)
+        opened = heard.count(SourceOpened)
+        heard.wait_for(SourceOpened, opened + 1)
+        assert source.starts == starts + 1
+        assert time.monotonic() - begin < 1.5
+
+
+def test_muted_from_the_start_it_is_never_opened_until_it_is_unmuted() -> None:
+    source = Microphone(AudioSettings(), command=program(TALK), muted=True)
+    with Collected(source) as heard:
+        heard.wait_for(SourceMuted)
+        time.sleep(0.1)
+        assert (source.starts, heard.events) == (0, [SourceMuted()])
+        source.mute(True)
+        time.sleep(0.1)
+        assert (source.starts, heard.events) == (0, [SourceMuted()])
+        source.mute(False)
+        heard.wait_for(AudioBlock)
+        assert source.starts == 1
+
+
+def test_a_microphone_that_cannot_be_opened_after_muting_recovers_as_ever() -> None:
+    source = Microphone(AudioSettings(), command=program(BUSY), muted=True, jitter=lambda: 0.1)
+    with Collected(source) as heard:
+        source.mute(False)
+        heard.wait_for(SourceLost, 2)
+    assert source.starts >= 2
+
+
+def test_muting_for_a_moment_leaves_it_listening() -> None:
+    """Nothing says whether the process was replaced; but where it was, that is told."""
+    source = Microphone(AudioSettings(), command=program(TALK), jitter=lambda: 0.0)
+    with Collected(source) as heard:
+        heard.wait_for(AudioBlock)
+        for _ in range(30):
+            source.mute(True)
+            source.mute(False)
+        blocks = heard.count(AudioBlock)
+        heard.wait_for(AudioBlock, blocks + 3)
+        assert heard.count(SourceMuted) == source.starts - 1
+        assert heard.count(SourceLost) == 0
+
+
+def test_closed_while_it_is_muted_it_ends_at_once() -> None:
+    source = Microphone(AudioSettings(), command=program(TALK), muted=True)
+    with Collected(source) as heard:
+        heard.wait_for(SourceMuted)
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 0.5
 
 
 def open_fds() -> int:

@@ -31,12 +31,13 @@ from fakes import (
 )
 from harkd import listening as listening_module
 from harkd import pipeline as pipeline_module
-from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
+from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceMuted, SourceOpened
+from harkd.counters import Counters
 from harkd.errors import AudioFileError, RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.listening import Listening, SystemClock
 from harkd.pipeline import Pipeline
-from harkd.recognizer.protocol import Hypothesis
+from harkd.recognizer.protocol import Effort, Hypothesis
 from harkd.segment import MOST_WAITING, Backlog, Progress, Segment, Task
 from harkd.segmenter import FRAME_SAMPLES, Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
 from harkd.settings import (
@@ -847,3 +848,118 @@ def test_an_utterance_is_never_longer_than_the_model_takes(
     assert max(final.duration_s for final in finals) <= 2.0
     assert max(stream.samples for stream in recognizer.streams) <= 2.0 * 16000 + 320
     assert "takes 2 s at most" in caplog.text
+
+
+# ----------------------------------------------------------------- muting, other settings
+
+
+def test_what_was_said_before_it_was_muted_ends_once_and_nothing_follows() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 40), SourceMuted(), SourceMuted()])
+    rig.run()
+    assert_each_id_ends_once(rig.events)
+    assert len(rig.finals) == 1
+    assert rig.states == [State.LISTENING, State.SPEECH, State.MUTED]
+    muted = rig.of(StateChanged)[-1]
+    assert isinstance(muted, StateChanged)
+    assert (muted.audio_device, muted.device_rate_hz, muted.reason) == ("", 0, "")
+
+
+def test_a_click_before_it_was_muted_is_rejected_as_ever() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 4), SourceMuted()])
+    rig.run()
+    assert rig.reasons == [RejectReason.TOO_SHORT]
+
+
+def test_unmuted_it_listens_once_there_is_audio() -> None:
+    rig = Rig([SourceMuted(), OPENED, *spoken(QUIET + WORD + QUIET)])
+    rig.run()
+    assert rig.states == [State.MUTED, State.LISTENING, State.SPEECH, State.LISTENING]
+    assert len(rig.finals) == 1
+
+
+def test_a_microphone_that_is_gone_after_muting_is_told() -> None:
+    rig = Rig([SourceMuted(), LOST])
+    rig.run()
+    assert rig.states == [State.MUTED, State.NO_MICROPHONE]
+
+
+def test_settings_change_in_the_middle_of_speech_without_loss() -> None:
+    """From a partial every 0.5 s to one every 0.2 s, and from 0.2 s of silence to 0.4 s."""
+    other = replace(
+        SETTINGS,
+        endpoint=replace(SETTINGS.endpoint, silence_ms=400),
+        recognizer=replace(SETTINGS.recognizer, partial_interval_ms=200, partial_share=0.0),
+    )
+    script: list[Step] = [OPENED, *spoken(QUIET + "#" * 30)]
+    script += [lambda: rig.pipeline.change(other), *spoken("#" * 30 + "." * 18 + WORD + "." * 20)]
+    rig = Rig(script)
+    rig.run()
+    (final,) = rig.finals
+    assert final.text == f"{(PRE + 30 + 30 + 18 + 20 + PAUSE) * FRAME} samples"
+    due = [(PRE + INTERVAL) * FRAME, *((PRE + 50 + 10 * n) * FRAME for n in range(2))]
+    (stream,) = rig.recognizer.streams
+    assert stream.asked_at[:3] == due
+
+
+def test_partials_can_be_switched_off_and_on() -> None:
+    script: list[Step] = [OPENED, lambda: rig.pipeline.change(with_recognizer(partials=False))]
+    script += spoken(QUIET + "#" * 60 + QUIET)
+    script += [lambda: rig.pipeline.change(SETTINGS), *spoken(QUIET + "#" * 60 + QUIET)]
+    rig = Rig(script)
+    rig.run()
+    first, second = rig.finals
+    assert first.rev == 1
+    assert second.rev > 1
+
+
+def test_another_effort_waits_for_the_next_segment() -> None:
+    seen: list[float] = []
+
+    def script(samples: int) -> Hypothesis:
+        seen.append(rig.recognizer.effort.partial_confidence)
+        return said(samples)
+
+    bold = with_recognizer(partial_confidence=0.0, draft=False)
+    steps: list[Step] = [OPENED, *spoken(QUIET + "#" * 30), lambda: rig.pipeline.change(bold)]
+    rig = Rig([*steps, *spoken("#" * 30 + QUIET + WORD + QUIET)], FakeRecognizer(script))
+    rig.run()
+    assert len(rig.finals) == 2
+    assert seen == [0.4] * (len(seen) - 2) + [0.0] * 2  # prepared and finished
+    assert rig.recognizer.effort == Effort(draft=False, partial_confidence=0.0)
+
+
+def test_a_confidence_below_the_new_least_is_rejected() -> None:
+    strict = with_recognizer(min_confidence=0.95)
+    rig = Rig([OPENED, lambda: rig.pipeline.change(strict), *spoken(QUIET + WORD + QUIET)])
+    rig.run()
+    assert rig.reasons == [RejectReason.LOW_CONFIDENCE]
+
+
+def test_a_changed_length_is_still_no_more_than_the_model_takes() -> None:
+    longer = replace(SETTINGS, endpoint=replace(SETTINGS.endpoint, max_utterance_s=30.0))
+    recognizer = FakeRecognizer(max_segment_s=6.0)
+    rig = Rig([OPENED, lambda: rig.pipeline.change(longer), *spoken("#" * 700)], recognizer)
+    rig.run()
+    assert all(4.0 < final.duration_s <= 6.0 for final in rig.finals[:2])
+    assert_each_id_ends_once(rig.events)
+
+
+def test_what_is_heard_and_recognized_is_counted() -> None:
+    counters = Counters()
+    audio = spoken(QUIET + WORD + QUIET)
+    rig = Rig([OPENED, *audio, replace(audio[0], gap=True), LOST, OPENED, *audio])
+    rig.pipeline = Pipeline(
+        rig.source,
+        rig.recognizer,
+        SETTINGS,
+        rig.events.append,
+        is_speech=is_loud,
+        counters=counters,
+    )
+    rig.source.after_each = lambda: None
+    rig.run()
+    counted = counters.snapshot()
+    assert counted.samples == (2 * len(audio) + 1) * FRAME
+    assert (counted.gaps, counted.losses, counted.segments) == (1, 1, 2)
+    assert counted.rtf is not None
+    assert 0 < counted.rtf < 1

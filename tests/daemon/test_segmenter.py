@@ -667,3 +667,100 @@ def test_after_it_too_any_split_gives_the_same_events(
     audio = frames_of(rest, seed=2)
     expected = whole.push(audio)
     assert [event for piece in split(audio, sizes) for event in pieces.push(piece)] == expected
+
+
+# ----------------------------------------------------------------------- other settings
+
+
+@given(pattern=NOISY, sizes=SIZES, case=st.sampled_from(SETTINGS))
+@settings(max_examples=60, deadline=None)
+def test_the_same_settings_again_change_nothing_wherever_they_come(
+    pattern: list[bool], sizes: list[int], case: tuple[VadSettings, EndpointSettings]
+) -> None:
+    audio = frames_of(pattern)
+    one, found = segmenter(*case), []
+    for piece in split(audio, sizes):
+        one.change(*case)
+        found += one.push(piece)
+    assert found == segmenter(*case).push(audio)
+
+
+@given(sizes=SIZES)
+@settings(max_examples=25, deadline=None)
+def test_the_same_settings_again_change_nothing_with_webrtcvad(sizes: list[int]) -> None:
+    """It has learnt how the room sounds, and does not forget that."""
+    one, found = Segmenter(VAD, ENDPOINT), []
+    for piece in split(SPOKEN, sizes):
+        one.change(VAD, ENDPOINT)
+        found += one.push(piece)
+    assert found == Segmenter(VAD, ENDPOINT).push(SPOKEN)
+
+
+@given(
+    pattern=NOISY,
+    sizes=SIZES,
+    cases=st.lists(st.sampled_from(SETTINGS), min_size=1, max_size=10),
+)
+@settings(max_examples=100, deadline=None)
+def test_whatever_changes_each_segment_ends_once_and_holds_no_more_than_it_may(
+    pattern: list[bool], sizes: list[int], cases: list[tuple[VadSettings, EndpointSettings]]
+) -> None:
+    one, found, mosts = segmenter(*cases[0]), [], []
+    for number, piece in enumerate(split(frames_of(pattern), sizes)):
+        one.change(*cases[number % len(cases)])
+        events = one.push(piece)
+        found += events
+        mosts += [one.most_samples] * len(starts(events))
+    found += one.flush()
+    edges = [event for event in found if isinstance(event, SpeechStarted | SpeechEnded)]
+    assert [type(edge) for edge in edges] == [SpeechStarted, SpeechEnded] * (len(edges) // 2)
+    for start, end, most in zip(starts(found), ends(found), mosts, strict=True):
+        assert start.audio_start <= start.speech_start <= end.speech_end
+        assert end.audio_end - start.audio_start <= most + FRAME
+
+
+def test_another_silence_holds_from_the_next_pause_on() -> None:
+    one = segmenter()
+    one.push(frames_of("#" * 10 + "." * 4))  # silent, but that is no pause yet
+    one.change(VAD, EndpointSettings(pause_ms=100, silence_ms=400, max_utterance_s=2))
+    assert ends(one.push(frames_of("." * 15))) == []
+    assert len(ends(one.push(frames_of(".")))) == 1
+
+
+def test_a_pause_that_was_told_keeps_the_silence_that_ends_it() -> None:
+    one = segmenter()
+    events = one.push(frames_of("#" * 10 + "." * 5))
+    assert isinstance(events[-1], SpeechPaused)
+    one.change(VAD, EndpointSettings(pause_ms=100, silence_ms=400, max_utterance_s=2))
+    assert len(ends(one.push(frames_of("." * 5)))) == 1
+    one.push(frames_of("#" * 10))
+    assert ends(one.push(frames_of("." * 19))) == []
+    assert len(ends(one.push(frames_of(".")))) == 1
+
+
+def test_a_longer_utterance_is_allowed_once_this_one_has_ended() -> None:
+    one = segmenter()
+    one.push(frames_of("#" * 10))
+    one.change(VAD, EndpointSettings(pause_ms=100, silence_ms=200, max_utterance_s=4))
+    (cut,) = ends(one.push(frames_of("#" * 130 + "." * 5)))
+    assert cut.cause is Cause.LENGTH
+    one.push(frames_of("." * 20))
+    assert one.most_samples == 2 * RATE_HZ
+    assert ends(one.push(frames_of("#" * 190))) == []
+    assert one.most_samples == 4 * RATE_HZ
+
+
+def test_another_aggressiveness_holds_from_the_next_frame_on() -> None:
+    """Faint noise is speech to the mildest, and not to the strictest, in the same segment."""
+    faint = np.concatenate([silence(500), speech(700), speech(5000, 2, peak=160)])
+    tail = len(faint) - 4000 * RATE_HZ // 1000
+    found = {}
+    for first, then in ((0, 0), (0, 3), (3, 3)):
+        one = Segmenter(VadSettings(aggressiveness=first), EndpointSettings(silence_ms=300))
+        events = one.push(faint[:tail])
+        one.change(VadSettings(aggressiveness=then), EndpointSettings(silence_ms=300))
+        found[first, then] = [*events, *one.push(faint[tail:])]
+    assert ends(found[0, 0]) == []
+    assert starts(found[0, 3]) == starts(found[0, 0])
+    (end,) = ends(found[0, 3])
+    assert tail <= end.audio_end < tail + RATE_HZ

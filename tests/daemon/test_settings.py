@@ -684,6 +684,7 @@ def test_whatever_bytes_the_file_holds_they_are_good_or_a_settings_error(
         max_size=4,
     )
 )
+@example({"HARKD_AUDIO__BLOCK_MS": "0\r"})
 def test_whatever_the_environment_holds_it_is_good_or_a_settings_error(
     environ: dict[str, str],
 ) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from harkd.events import Final, Rejected, RejectReason, State, StateChanged
-from harkd.messages import About
-from harkd.sinks import EventPrinter, MicrophoneHint, log_event
+from harkd.messages import About, Message
+from harkd.sinks import EventPrinter, MicrophoneAvailability, MicrophoneHint, log_event
 
 ABOUT = About("harkd", "kitchen", "1.0", "tiny", "cpu", retain_last=True, max_age_s=30)
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -112,3 +112,29 @@ def test_who_had_a_microphone_needs_no_such_hint(caplog: pytest.LogCaptureFixtur
     hint(LISTENING)
     hint(NO_MICROPHONE)
     assert caplog.text == ""
+
+
+def test_a_microphone_is_available_while_it_is_listened_to_and_each_change_is_told_once() -> None:
+    kept: list[Message] = []
+    tell = MicrophoneAvailability(kept.append, lambda: ABOUT)
+    steps = [
+        (State.STARTING, b"offline"),
+        (State.LISTENING, b"online"),
+        (State.SPEECH, b""),
+        (State.LISTENING, b""),
+        (State.NO_MICROPHONE, b"offline"),
+        (State.LISTENING, b"online"),
+        (State.MUTED, b"offline"),
+        (State.FAILED, b""),
+        (State.SPEECH, b"online"),
+    ]
+    for state, payload in steps:
+        kept.clear()
+        tell(StateChanged(state, AT))
+        assert [message.payload for message in kept] == ([payload] if payload else [])
+    tell(FINAL)
+    kept.clear()
+    tell.close()
+    (message,) = kept
+    assert (message.topic, message.payload) == ("harkd/kitchen/microphone/availability", b"offline")
+    assert message.retain

@@ -93,10 +93,16 @@ def test_the_topics_in_the_table_are_those_of_the_interface() -> None:
     interface = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
 
     def table(text: str) -> set[str]:
-        return set(re.findall(r"^\| `((?:transcript|state|availability)[a-z/]*)` \|", text, re.M))
+        return set(
+            re.findall(
+                r"^\| `((?:transcript|state|availability|microphone|health|error)[a-z/]*)` \|",
+                text,
+                re.M,
+            )
+        )
 
     assert table(README) == table(interface)
-    assert len(table(README)) == 8
+    assert len(table(README)) == 11
 
 
 def test_the_links_lead_somewhere() -> None:

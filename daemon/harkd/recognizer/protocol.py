@@ -161,6 +161,8 @@ class Recognizer(Protocol):
     """The execution provider that really runs it: cpu or cuda."""
     max_segment_s: float
     """The longest audio that one stream takes well, in seconds."""
+    effort: Effort
+    """What it may leave out; may be replaced between two segments."""
     work: Work
     """All that it has computed so far."""
 

@@ -1,0 +1,320 @@
+"""Carries out what is asked of the running daemon: over MQTT, and by SIGHUP.
+
+In: messages on the daemon's own topics (from the `mqtt` thread), and requests to read the settings
+again (from a signal handler); both only lie down in a queue. Out: changes of the running parts,
+`…/state` and `error` messages. Runs on the `control` thread, so that a slow disk delays neither
+transcripts nor audio.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final
+
+from ulid import ULID
+
+from harkd import events, messages
+from harkd.answers import Answers
+from harkd.commands import (
+    COMMAND,
+    LISTEN,
+    OPTIONS,
+    TOPICS,
+    Deed,
+    Do,
+    Listen,
+    SetOption,
+    read_command,
+)
+from harkd.errors import CommandError, HarkdError, StateError
+from harkd.kept_options import Kept, OptionsFile, told_differences
+from harkd.live_settings import LIVE, differences, merged, value_of
+from harkd.logs import set_up
+from harkd.mqtt_connection import Received
+from harkd.publisher import Publisher
+from harkd.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING: Final = 100
+"""So many commands may wait."""
+LOOK_S: Final = 0.5
+"""How often is looked for the broker while an error waits."""
+STOP_S: Final = 2.0
+TEST_TEXT: Final = "This is a test of harkd."
+RELOAD: Final = Received("", b"", retained=False)
+"""Stands for SIGHUP, which comes over no topic."""
+
+
+class Control:
+    """Obeys.
+
+    Args:
+        settings: As the file and the environment give them.
+        kept: What was set over MQTT before.
+        file: Keeps that over restarts.
+        publisher: Sends states.
+        answers: Tells what is wrong.
+        mute: Closes the microphone, or opens it.
+        reread: Reads the settings again; raises SettingsError.
+        sink: Takes the final that `test_final` asks for.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        kept: Kept,
+        file: OptionsFile,
+        publisher: Publisher,
+        answers: Answers,
+        *,
+        mute: Callable[[bool], None],
+        reread: Callable[[], Settings],
+        sink: Callable[[events.Event], None],
+    ) -> None:
+        self._settings = settings
+        self._kept = kept
+        self._in_force, fault = kept.over(settings)
+        self._file = file
+        self._unwritable = False
+        self._publisher = publisher
+        self._answers = answers
+        self._mute = mute
+        self._reread = reread
+        self._sink = sink
+        self._change: Callable[[Settings], None] = lambda _settings: None
+        self._language = ""
+        self._orders: queue.SimpleQueue[Received | None] = queue.SimpleQueue()
+        self.dropped = 0
+        """Commands that were dropped because too many waited."""
+        self.announcers: list[Callable[[Settings], None]] = []
+        """Called with what is in force, for `reannounce`, and when that was changed by `reload`.
+
+        On the `control` thread; for `reannounce`, before all that is kept is sent.
+        """
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        if fault:
+            answers.report(fault)
+        for line in told_differences(kept, settings):
+            log.info("%s", line)
+        if kept.muted:
+            log.info("muted over MQTT: send ON to %s", self._topic(LISTEN))
+        self._announce()
+
+    @property
+    def topics(self) -> list[str]:
+        """Whole topics of what `take` takes."""
+        return [self._topic(name) for name in TOPICS]
+
+    @property
+    def waiting(self) -> int:
+        """Commands that wait."""
+        return self._orders.qsize()
+
+    def attach(self, change: Callable[[Settings], None], language: str) -> None:
+        """Let settings change what runs from now on, and obey what came until now.
+
+        Args:
+            change: Lets the running parts follow other settings.
+            language: The model's, for `test_final`.
+        """
+        self._change, self._language = change, language
+        while not self._orders.empty():
+            if order := self._orders.get():
+                self._obey(order)
+
+    def start(self) -> None:
+        """Begin to obey, once `attach` was called."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Obey no more."""
+        self._orders.put(None)
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def take(self, received: Received) -> None:
+        """Take a message that was sent to one of our topics. Any thread; never waits."""
+        if self._orders.qsize() < MOST_WAITING:
+            self._orders.put(received)
+            return
+        self.dropped += 1
+        text = f"more than {MOST_WAITING} commands wait, and this one is dropped. Send fewer."
+        self._answers.answer(received, text)
+
+    def reload_soon(self) -> None:
+        """Read the settings again, soon. Any thread, and signal handlers."""
+        self._orders.put(RELOAD)  # SimpleQueue.put may interrupt itself
+
+    # --------------------------------------------------------------- control thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                order = self._orders.get(timeout=LOOK_S if self._answers.waiting else None)
+            except queue.Empty:
+                self._answers.flush()
+                continue
+            if order is None:
+                return
+            self._obey(order)
+
+    def _obey(self, received: Received) -> None:
+        try:
+            if received is RELOAD:
+                self._reload(received)
+            else:
+                self._take_command(received)
+        except CommandError as error:
+            self._answers.refuse(received, str(error))
+        except Exception:
+            log.exception("%s could not be obeyed", received.topic)
+            self._answers.answer(received, "this could not be done; the log of harkd says why")
+
+    def _take_command(self, received: Received) -> None:
+        name = received.topic.removeprefix(self._topic(""))
+        payload = received.payload
+        kept = self._kept
+        if received.retained and payload and name != COMMAND:
+            # It comes again at each connection, and newer values may have been set since.
+            digest = hashlib.sha256(payload).hexdigest()
+            if kept.retained.get(name) == digest:
+                log.debug("the retained message on %s was taken before", received.topic)
+                return
+            kept = replace(kept, retained={**kept.retained, name: digest})
+        try:
+            command = read_command(name, payload, self._in_force, retained=received.retained)
+        except CommandError:
+            self._keep(kept)
+            raise
+        match command:
+            case Listen(on):
+                if not on:
+                    self._mute(True)  # before the disk, which may take its time
+                self._keep(replace(kept, listen=on))
+                if on:
+                    self._mute(False)
+                log.info("listening is switched %s over MQTT", "on" if on else "off")
+                self._announce_listen()
+            case SetOption(keys, value):
+                self._keep(replace(kept, options={**kept.options, keys: value}))
+                in_force, _ = self._kept.over(self._settings)
+                log.info("%s is %s now, set over MQTT", ".".join(keys), value)
+                self._put_in_force(in_force)
+                self._announce_options()
+            case Do(deed):
+                self._do(deed, received)
+
+    def _do(self, deed: Deed, received: Received) -> None:
+        match deed:
+            case Deed.RELOAD:
+                self._reload(received)
+            case Deed.REANNOUNCE:
+                self._call_announcers()
+                self._publisher.send(messages.availability(self._publisher.about, online=True))
+                self._publisher.repeat()
+            case Deed.TEST_FINAL:
+                self._sink(self._test_final())
+
+    def _reload(self, received: Received) -> None:
+        """Read the settings again; what can change at once does, what cannot is named."""
+        try:
+            new = self._reread()
+            settings = merged(self._settings, new)
+            in_force, fault = self._kept.over(settings)
+            if fault:
+                raise CommandError(fault)
+        except HarkdError as error:
+            text = f"the settings stay as they are: {error}"
+            log.error("%s", text)
+            self._answers.answer(received, text)
+            return
+        differ = [".".join(keys) for keys in differences(self._settings, settings)]
+        fixed = [".".join(keys) for keys in differences(self._settings, new) if keys not in LIVE]
+        if settings.log != self._settings.log:
+            set_up(settings.log.level, settings.log.format)
+        log.info("read the settings again; %s changed", ", ".join(differ) or "nothing")
+        for line in told_differences(self._kept, settings):
+            log.info("%s", line)
+        self._settings = settings
+        self._put_in_force(in_force)
+        self._announce()
+        if differ:
+            self._call_announcers()
+        if fixed:
+            text = f"{', '.join(fixed)} {'needs' if len(fixed) == 1 else 'need'} a restart"
+            log.warning("%s", text)
+            self._answers.answer(received, text)
+
+    def _call_announcers(self) -> None:
+        for announce in self.announcers:
+            announce(self._in_force)
+
+    def _put_in_force(self, settings: Settings) -> None:
+        self._in_force = settings
+        mqtt, publisher = settings.mqtt, self._publisher
+        publisher.about = replace(
+            publisher.about, max_age_s=mqtt.max_age_s, retain_last=mqtt.retain_last
+        )
+        self._change(settings)
+
+    def _test_final(self) -> events.Final:
+        now, now_ns = datetime.now(UTC), time.monotonic_ns()
+        return events.Final(
+            id=str(ULID()),
+            rev=1,
+            text=TEST_TEXT,
+            confidence=1.0,
+            started_at=now,
+            ended_at=now,
+            duration_s=0.0,
+            speech_end_ns=now_ns,
+            endpoint_ns=now_ns,
+            language=self._language,
+            model=self._publisher.about.model,
+            test=True,
+        )
+
+    def _keep(self, kept: Kept) -> None:
+        """Remember what was set, also over a restart, where that is possible."""
+        if kept == self._kept and not self._unwritable:
+            return
+        self._kept = kept
+        try:
+            self._file.write(kept)
+            self._unwritable = False
+        except StateError as error:
+            if not self._unwritable:
+                self._answers.report(str(error))
+            self._unwritable = True
+
+    # --------------------------------------------------------------------- messages
+
+    def _topic(self, name: str) -> str:
+        return self._publisher.about.topic(name)
+
+    def _announce(self) -> None:
+        """Publish what holds now."""
+        self._announce_listen()
+        self._announce_options()
+        cleared = messages.no_last(self._publisher.about)
+        if self._in_force.mqtt.retain_last:
+            self._publisher.forget(cleared.topic)
+        else:
+            self._publisher.keep(cleared)
+
+    def _announce_listen(self) -> None:
+        value = "OFF" if self._kept.muted else "ON"
+        self._publisher.keep(messages.option_state(self._publisher.about, "listen", value))
+
+    def _announce_options(self) -> None:
+        for topic, keys in OPTIONS.items():
+            name, value = topic.removesuffix("/set"), str(value_of(self._in_force, keys))
+            self._publisher.keep(messages.option_state(self._publisher.about, name, value))
