@@ -75,6 +75,7 @@ class Overhearing:
         self._model = model
         self.name, self.language, self.provider = model.name, model.language, model.provider
         self.max_segment_s, self.work = model.max_segment_s, model.work
+        self.effort = model.effort
         self.streams: list[Overheard] = []
         """All of them, in order."""
 
