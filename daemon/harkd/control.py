@@ -196,6 +196,13 @@ class Control:
             raise
         match command:
             case Listen(on):
+                if on and received.retained and kept.muted:
+                    # It may be older than the OFF: nobody must be heard because of that.
+                    self._keep(kept)
+                    raise CommandError(
+                        "a retained ON does not open a microphone that was muted",
+                        "send ON without retain, and clear the retained one",
+                    )
                 if not on:
                     self._mute(True)  # before the disk, which may take its time
                 self._keep(replace(kept, listen=on))

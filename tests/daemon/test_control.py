@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from harkd import control as control_module
 from harkd.answers import Answers
-from harkd.commands import COMMAND, LISTEN, TOPICS, read_command
+from harkd.commands import COMMAND, LISTEN, TOPICS, Listen, read_command
 from harkd.control import MOST_WAITING, Control
 from harkd.errors import CommandError, SettingsError
 from harkd.events import Event, Final
@@ -277,7 +277,8 @@ def test_whatever_is_sent_there_is_one_error_for_each_that_is_wrong_and_no_chang
             taken[name] = payload
         try:
             wanted = read_command(name, payload, rig.control._in_force, retained=retained)
-            wrong = False
+            wrong = retained and wanted == Listen(on=True) and rig.control._kept.muted
+            wanted = None if wrong else wanted
         except CommandError:
             wanted, wrong = None, True
         rig.send(name, payload, retained=retained)
@@ -329,6 +330,20 @@ def test_a_new_retained_message_is_honoured(rig: Rig) -> None:
     rig.send(AGGRESSIVENESS, "0", retained=True)
     rig.send(AGGRESSIVENESS, "1", retained=True)
     assert [each.vad.aggressiveness for each in rig.settings] == [1, 3, 0, 1]
+
+
+def test_a_retained_on_never_opens_a_microphone_that_was_muted(rig: Rig, folder: Path) -> None:
+    """It may lie there since before the OFF, which nobody sees in it."""
+    rig.send(LISTEN, "OFF")
+    rig.send(LISTEN, "ON", retained=True)
+    assert rig.muted == [True]
+    assert "without retain" in rig.publisher.errors[0]["error"]
+    again = Rig(folder)
+    again.send(LISTEN, "ON", retained=True)
+    assert again.kept.muted
+    assert again.muted == []
+    again.send(LISTEN, "ON")
+    assert again.muted == [False]
 
 
 def test_a_wrong_retained_message_is_answered_once(rig: Rig, folder: Path) -> None:
