@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harkd import boot_time
-from harkd.delivery import Delivery, Link
+from harkd.delivery import Delivery
+from harkd.delivery_sides import Link
 from harkd.events import Final
 from harkd.messages import About
 from harkd.outbox import MOST_IN_MEMORY, Outbox
@@ -218,6 +219,10 @@ class FinalSender:
     def disconnected(self) -> None:
         """The connection is over; what it has answered was told before."""
         self._do(self._delivery.disconnected)
+
+    def hold(self) -> None:
+        """Send nothing more over this connection."""
+        self._do(self._delivery.hold)
 
     def answered(self, mid: int, code: int) -> None:
         """The broker answered a message, of a final or another one."""

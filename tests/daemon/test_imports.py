@@ -45,7 +45,15 @@ LAYERS = [
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_connection", "mqtt_reports", "publisher", "broker"}
-    | {"outbox", "outbox_file", "delivery", "final_sender", "boot_time"}
+    | {
+        "outbox",
+        "outbox_file",
+        "outbox_errors",
+        "delivery",
+        "delivery_sides",
+        "final_sender",
+        "boot_time",
+    }
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}

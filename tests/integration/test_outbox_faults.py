@@ -293,11 +293,10 @@ def test_finals_that_the_broker_lets_us_not_write_wait_until_it_does(
     acl.write_text(rights.format(f"{ABOUT.topic('availability')}\ntopic write harkd/kitchen/state"))
     more = ("persistence false", f"acl_file {acl}")
     box = Outbox(tmp_path / "outbox.sqlite")
-    login = {"username": "ha", "password": tmp_path.name}
     with (
         Mosquitto(tmp_path, user="ha", password=tmp_path.name, more=more) as server,
         Subscriber(server, user="ha", password=tmp_path.name) as subscriber,
-        publishing(server.port, box, **login) as publisher,
+        publishing(server.port, box, username="ha", password=tmp_path.name) as publisher,
     ):
         say(publisher, "a", "b")
         wait_until(lambda: "refused final a" in caplog.text, "word of it", 5)
