@@ -152,7 +152,7 @@ class Publisher:
         if not (waiting := self._finals.facts().waiting):
             return
         if written and self._outbox.on_disk:
-            log.info("%d final(s) did not reach the broker yet: %s", waiting, self._outbox.path)
+            log.info("%d final(s) wait in %s for the next start", waiting, self._outbox.path)
         else:
             log.warning("%d final(s) never reached the broker and are lost", waiting)
 
