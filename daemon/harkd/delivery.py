@@ -9,18 +9,15 @@ calls it, always on one thread, and time is given to it.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from harkd import messages
+from harkd.delivery_sides import Flight, Keeping, Link
 from harkd.events import Final
-from harkd.messages import About, Message
+from harkd.messages import About
+from harkd.mqtt_reports import FinalReports
 from harkd.outbox_file import Kept
-
-log = logging.getLogger(__name__)
 
 WINDOW = 6
 """Finals under way: their messages are no more than paho and most brokers have in flight (20), so
@@ -38,40 +35,6 @@ BLAMED_MOST = 5
 does one that is too large: mosquitto 2.0 then answers in a way that MQTT does not know."""
 FIRST = -(1 << 62)
 """Before the number of any final."""
-
-
-class Link(Protocol):
-    """What is needed of a connection."""
-
-    def send(self, message: Message) -> int | None:
-        """Hand one message over; return its id, or None where the connection is gone."""
-
-
-class Keeping(Protocol):
-    """What is needed of the disk's thread; nothing of it waits."""
-
-    def write(self, kept: Kept) -> None:
-        """Write a final; `Delivery.written` tells when that is done."""
-
-    def forget(self, number: int) -> None:
-        """Remove a final: the broker has it."""
-
-    def read(self, number: int, most: int) -> None:
-        """Read what comes behind `number`; `Delivery.read` gets it."""
-
-
-@dataclass(slots=True)
-class Flight:
-    """A final that the broker has not answered yet."""
-
-    kept: Kept
-    """The final."""
-    mids: list[int]
-    """Ids of its messages; the first one's refusal is the final's."""
-    refusal: int = 0
-    """The first message's reason code where the broker refused it, else 0."""
-    again: bool = False
-    """Whether it was refused before."""
 
 
 class Delivery:
@@ -113,8 +76,7 @@ class Delivery:
         self._asking = False
         self._ahead: set[int] = set()
         self._retry_s: float | None = None
-        self._told_late = False
-        self._told_refused = False
+        self._reports = FinalReports()
         self.hangs = False
         """Whether the disk does not answer."""
         self.dropped = 0
@@ -122,7 +84,7 @@ class Delivery:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do for any final but those that were refused."""
+        """Whether nothing is left to do but for finals that were refused."""
         return not (self._unwritten or self._ready or self._flying or self._unread)
 
     @property
@@ -194,7 +156,7 @@ class Delivery:
         """A broker has taken us: send what waits."""
         self.disconnected()
         self._link = link
-        self._told_late = False
+        self._reports.begin_anew()
         if self._refused:
             self._retry_s = self._monotonic_s()
         self._pump()
@@ -212,6 +174,10 @@ class Delivery:
         self._flights.clear()
         self._flying.clear()
 
+    def hold(self) -> None:
+        """Send nothing more, but go on taking answers."""
+        self._link = None
+
     def answered(self, mid: int, code: int) -> None:
         """The broker answered a message of this connection with an MQTT 5 reason code, or 0."""
         if (flight := self._flights.pop(mid, None)) is None:
@@ -220,8 +186,6 @@ class Delivery:
             flight.refusal = code
         # A broker answers in order (MQTT 5, 4.6): the last answer is one for all of them.
         if mid == flight.mids[-1]:
-            for other in flight.mids:
-                self._flights.pop(other, None)
             self._flying.pop(flight.kept.number, None)
             self._settle(flight)
             self._pump()
@@ -239,12 +203,7 @@ class Delivery:
         late = [number for number, (_, end_s) in self._unwritten.items() if end_s <= now_s]
         if late and not self.hangs:
             self.hangs = True
-            problem = (
-                f"the disk has not answered for {DISK_S:g} s. Finals are sent without waiting for "
-                "it; check the disk under state.dir."
-            )
-            log.error("%s", problem)
-            self._report(problem)
+            self._report(self._reports.hangs(DISK_S))
         for number in late:
             self._go_ahead(number)
         self._pump()
@@ -261,12 +220,7 @@ class Delivery:
         if times == BLAMED_MOST:
             del self._flying[number]
             self._parked[number] = first.kept.kept_ns
-            log.error(
-                "%d connections ended at final %s: it waits until the next start. Look into the "
-                "broker's log; it may be larger than the broker takes.",
-                times,
-                first.kept.final.id,
-            )
+            self._reports.blamed(first.kept, times)
 
     def _pass(self, number: int) -> None:
         """All up to this one are at hand or done."""
@@ -326,7 +280,7 @@ class Delivery:
         self._flying[kept.number] = flight
         self._flights.update(dict.fromkeys(mids, flight))
         if outgoing[0].topic == about.topic("transcript/missed"):
-            self._tell_late(kept, about.max_age_s)
+            self._reports.late(kept, about.max_age_s)
         return True
 
     def _settle(self, flight: Flight) -> None:
@@ -338,28 +292,12 @@ class Delivery:
                 self._refused = dict(sorted(self._refused.items()))
             if flight.again or self._retry_s is None:
                 self._retry_s = self._monotonic_s() + REFUSED_S
-            self._tell_refused(kept)
+            self._reports.refused(kept, REFUSED_S)
             return
         if code:
             self.dropped += 1
-            log.error("final %s is lost: the broker says %s", kept.final.id, FOR_EVER[code])
+            self._reports.lost(kept, FOR_EVER[code])
         elif flight.again:
-            log.info("final %s was taken now, which had been refused", kept.final.id)
+            self._reports.taken(kept)
             self._retry_s = self._monotonic_s()
         self._keeping.forget(kept.number)
-
-    def _tell_late(self, kept: Kept, max_age_s: float) -> None:
-        level = logging.DEBUG if self._told_late else logging.WARNING
-        self._told_late = True
-        if kept.aged:
-            text = "final %s is older than %g s: sent to transcript/missed"
-            log.log(level, text, kept.final.id, max_age_s)
-        else:
-            text = "final %s is from before the machine started: sent to transcript/missed"
-            log.log(level, text, kept.final.id)
-
-    def _tell_refused(self, kept: Kept) -> None:
-        level = logging.DEBUG if self._told_refused else logging.ERROR
-        self._told_refused = True
-        text = "the broker refused final %s: it waits, and is tried again every %g s"
-        log.log(level, text, kept.final.id, REFUSED_S)

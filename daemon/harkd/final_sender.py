@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harkd import boot_time
-from harkd.delivery import Delivery, Link
+from harkd.delivery import Delivery
+from harkd.delivery_sides import Link
 from harkd.events import Final
 from harkd.messages import About
-from harkd.outbox import MOST_IN_MEMORY, Outbox
+from harkd.outbox import MOST_IN_MEMORY, RETRY_S, Outbox
 from harkd.outbox_file import Kept
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Keeper:
         self._writing: dict[int, Kept] = {}
         self._forget: set[int] = set()
         self._read: tuple[int, int] | None = None
+        self._reading: tuple[int, int] | None = None
         self._closing = False
         self.dropped = 0
         """Finals that gave way because the disk hung."""
@@ -128,7 +130,16 @@ class Keeper:
                 going = self._work()
             except Exception:
                 log.exception("the outbox failed in an unexpected way")
+                going = self._take_back()
         self._outbox.close()
+
+    def _take_back(self) -> bool:
+        """Be asked again for what was not done, after a while; False where there is none."""
+        with self._asked:
+            self._write = {**self._writing, **self._write}
+            self._writing = {}
+            self._read = self._read or self._reading
+            return not self._asked.wait_for(lambda: self._closing, RETRY_S)
 
     def _work(self) -> bool:
         """Wait for work and do it; False where it was the last."""
@@ -137,6 +148,7 @@ class Keeper:
             self._writing, self._write = self._write, {}
             forget, self._forget = self._forget, set()
             asked, self._read = self._read, None
+            self._reading = asked
             closing = self._closing
         outbox, delivery = self._outbox, self.delivery
         outbox.remove(forget)
@@ -150,6 +162,7 @@ class Keeper:
         if asked:
             found = outbox.after(*asked)
             most = asked[1]
+            self._reading = None
             self._later(lambda: delivery.read(found, most))
         if dropped:
             self._later(lambda: delivery.dropped_by_outbox(dropped))
@@ -218,6 +231,10 @@ class FinalSender:
     def disconnected(self) -> None:
         """The connection is over; what it has answered was told before."""
         self._do(self._delivery.disconnected)
+
+    def hold(self) -> None:
+        """Send nothing more over this connection."""
+        self._do(self._delivery.hold)
 
     def answered(self, mid: int, code: int) -> None:
         """The broker answered a message, of a final or another one."""

@@ -1,6 +1,6 @@
-"""What the log says of the connection to the broker: the first of a kind, not its repeats.
+"""What the log says of the broker and of finals on their way: the first of a kind, not its repeats.
 
-Called on the `mqtt` thread.
+`Reports` is called on the `mqtt` thread, `FinalReports` on the `delivery` one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harkd.mqtt_connection import (
     Address,
     NotSubscribed,
 )
+from harkd.outbox_file import Kept
 
 log = logging.getLogger(__name__)
 
@@ -106,4 +107,57 @@ class Reports:
             answer.topic,
             answer.refusal,
             self._address.username,
+        )
+
+
+class FinalReports:
+    """Logs what becomes of finals."""
+
+    def __init__(self) -> None:
+        self._told_late = False
+        self._told_refused = False
+
+    def begin_anew(self) -> None:
+        """A new connection: late finals are worth a word again."""
+        self._told_late = False
+
+    def late(self, kept: Kept, max_age_s: float) -> None:
+        """It goes to `transcript/missed`."""
+        level = logging.DEBUG if self._told_late else logging.WARNING
+        self._told_late = True
+        why = f"older than {max_age_s:g} s" if kept.aged else "from before the machine started"
+        log.log(level, "final %s is %s: sent to transcript/missed", kept.final.id, why)
+
+    def refused(self, kept: Kept, again_s: float) -> None:
+        """The broker did not take it."""
+        level = logging.DEBUG if self._told_refused else logging.ERROR
+        self._told_refused = True
+        text = "the broker refused final %s: it waits, and is tried again every %g s"
+        log.log(level, text, kept.final.id, again_s)
+
+    def hangs(self, seconds: float) -> str:
+        """The disk does not answer; return what to tell others of it."""
+        problem = (
+            f"the disk has not answered for {seconds:g} s. Finals are sent without waiting for it; "
+            "check the disk under state.dir."
+        )
+        log.error("%s", problem)
+        return problem
+
+    def taken(self, kept: Kept) -> None:
+        """The broker took one that it had refused."""
+        self._told_refused = False
+        log.info("final %s was taken now, which had been refused", kept.final.id)
+
+    def lost(self, kept: Kept, why: str) -> None:
+        """The broker will never take it."""
+        log.error("final %s is lost: the broker says %s", kept.final.id, why)
+
+    def blamed(self, kept: Kept, times: int) -> None:
+        """It seems to end connections."""
+        log.error(
+            "%d connections ended at final %s: it waits until the next start. Look into the "
+            "broker's log; it may be larger than the broker takes.",
+            times,
+            kept.final.id,
         )

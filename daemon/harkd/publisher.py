@@ -48,9 +48,7 @@ HASTY_S = 3.0
 """How long a broker may take to answer a version where another is left to try."""
 FLUSH_S = 2.0
 """How long a clean exit waits for the broker's answers, and again for the one to `offline`."""
-LOOK_S = 0.02
-MOST_UNTOLD = 10
-"""Faults that wait for a connection to be told."""
+LOOK_S, MOST_UNTOLD = 0.02, 10
 STOP = Down("stopping")
 
 
@@ -161,7 +159,7 @@ class Publisher:
         if not (waiting := self._finals.facts().waiting):
             return
         if written and self._outbox.on_disk:
-            log.info("%d final(s) did not reach the broker yet: %s", waiting, self._outbox.path)
+            log.info("%d final(s) wait in %s for the next start", waiting, self._outbox.path)
         else:
             log.warning("%d final(s) never reached the broker and are lost", waiting)
 
@@ -265,6 +263,7 @@ class Publisher:
     def _say_goodbye(self) -> str:
         """Wait for what is unanswered, then send `offline` and wait for its answer."""
         self._wait_until(lambda: self._finals.idle)
+        self._finals.hold()
         with self._lock:
             self._offline_mid = self._send(messages.availability(self.about, online=False))
         self._wait_until(lambda: self._offline_mid is None)

@@ -219,6 +219,15 @@ def test_a_connection_that_ends_in_the_middle_of_a_final_gets_nothing_more() -> 
     assert new.on("transcript") == names(-2, -1, 0)
 
 
+def test_at_a_clean_exit_nothing_more_is_sent_but_answers_count() -> None:
+    world = World(rows=10)
+    broker = world.connect()
+    world.delivery.hold()
+    world.answer()
+    assert broker.on("transcript") == names(*range(-9, -3))
+    assert sorted(world.disk.rows) == [-3, -2, -1, 0]
+
+
 # ---------------------------------------------------------------------------------------- age
 
 

@@ -54,7 +54,8 @@ LAYERS = [
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
     | {"publisher", "broker"}
-    | {"outbox", "outbox_file", "delivery", "final_sender", "boot_time"}
+    | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
+    | {"delivery", "delivery_sides", "final_sender"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}

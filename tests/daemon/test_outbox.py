@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from finals import final, kept
-from harkd import boot_time, outbox_file
+from harkd import boot_time, outbox_errors, outbox_file
 from harkd.errors import OutboxBrokenError, OutboxError
 from harkd.outbox import EXPIRE_S, MOST_FINALS, MOST_IN_MEMORY, RETRY_S, Outbox
 from harkd.outbox_file import Kept, SqliteOutbox
@@ -352,7 +352,7 @@ def test_a_disk_on_which_every_file_breaks_is_not_filled_with_broken_ones(
         raise sqlite3.DatabaseError("disk I/O error")
 
     broken = {sqlite3.SQLITE_OK}  # what an error made by hand has
-    monkeypatch.setattr(outbox_file, "BROKEN", outbox_file.BROKEN | broken)
+    monkeypatch.setattr(outbox_errors, "BROKEN", outbox_errors.BROKEN | broken)
     monkeypatch.setattr(SqliteOutbox, "_adopt", fail)
     monkeypatch.setattr(outbox_file, "TABLE", "SELECT 1; no SQL")
     box = world.outbox()

@@ -77,7 +77,7 @@ def test_finals_that_met_no_broker_are_published_by_the_next_daemon_in_order_and
         old_ns = time.monotonic_ns() - 29 * 10**9
         publisher.publish(final("will be late", spoken_ns=old_ns))
         say(publisher, "a", "b")
-    assert "3 final(s) did not reach the broker yet" in caplog.text
+    assert f"3 final(s) wait in {path} for the next start" in caplog.text
     assert idents(path) == ["will be late", "a", "b"], "written before the exit"
     time.sleep(1.1)
     with Subscriber(broker) as subscriber, publishing(broker.port, Outbox(path)) as publisher:
@@ -238,6 +238,28 @@ def test_a_disk_that_hangs_holds_up_neither_the_caller_nor_for_long_the_finals(
     assert idents(tmp_path / "outbox.sqlite") == []
 
 
+def test_a_fault_that_nobody_foresaw_loses_nothing_and_is_tried_again(
+    broker: Mosquitto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(final_sender, "RETRY_S", 0.2)
+    really_after = Outbox.after
+
+    def fail_once(*_: object) -> list[Kept]:
+        monkeypatch.setattr(Outbox, "after", really_after)
+        raise RuntimeError("what nobody foresaw")
+
+    monkeypatch.setattr(Outbox, "after", fail_once)
+    outbox = Outbox(tmp_path / "outbox.sqlite")
+    with Subscriber(broker) as subscriber, publishing(broker.port, outbox) as publisher:
+        say(publisher, "a", "b")
+        wait_until(lambda: arrived(subscriber) == ["a", "b"], "finals", 5)
+        wait_until(lambda: publisher.outbox_facts().waiting == 0, "acknowledgements", 5)
+    assert "what nobody foresaw" in caplog.text
+
+
 def test_an_exit_does_not_wait_for_ever_for_a_disk_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -293,11 +315,10 @@ def test_finals_that_the_broker_lets_us_not_write_wait_until_it_does(
     acl.write_text(rights.format(f"{ABOUT.topic('availability')}\ntopic write harkd/kitchen/state"))
     more = ("persistence false", f"acl_file {acl}")
     box = Outbox(tmp_path / "outbox.sqlite")
-    login: dict[str, Any] = {"username": "ha", "password": tmp_path.name}
     with (
         Mosquitto(tmp_path, user="ha", password=tmp_path.name, more=more) as server,
         Subscriber(server, user="ha", password=tmp_path.name) as subscriber,
-        publishing(server.port, box, **login) as publisher,
+        publishing(server.port, box, username="ha", password=tmp_path.name) as publisher,
     ):
         say(publisher, "a", "b")
         wait_until(lambda: "refused final a" in caplog.text, "word of it", 5)
