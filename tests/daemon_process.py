@@ -29,7 +29,12 @@ class Daemon:
         self._arguments = arguments
         # Settings of the person who runs the tests stay out.
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("HARKD_", "PULSE_"))}
-        self._env = {**clean, "XDG_CONFIG_HOME": str(folder / "no-config"), **env}
+        self._env = {
+            **clean,
+            "XDG_CONFIG_HOME": str(folder / "no-config"),
+            "HARKD_STATE__DIR": str(folder / "state"),
+            **env,
+        }
         self._stdin = stdin
         self._lines: list[str] = []
         self._thread = threading.Thread(target=self._read, daemon=True)

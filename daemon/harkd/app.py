@@ -6,6 +6,7 @@ Runs on the main thread, which only waits once all is built.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,18 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harkd import __version__
+from harkd.announcing import Announced, Announcer, this_machine
 from harkd.audio import FileSource, FrameSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
+from harkd.discovery import Device
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, State, StateChanged
 from harkd.messages import About
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
-from harkd.mqtt_connection import Address
+from harkd.mqtt_connection import Address, Received
 from harkd.pipeline import Pipeline
 from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Effort, Recognizer
-from harkd.settings import Settings, read_password
+from harkd.settings import Settings, read_password, silence_bounds_ms, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
@@ -65,6 +68,9 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
     )
     broker = start_broker(settings, about)
     publisher = Publisher(address, protocol(settings, broker), about)
+    announcer = make_announcer(settings, publisher)
+    listen(publisher, announcer)
+    announcer.announce(Device(about, this_machine(), silence_bounds_ms(settings.endpoint)))
     sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
     printer = EventPrinter(lambda: publisher.about) if options.print_events else None
     if printer:
@@ -84,11 +90,26 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
         sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
         raise
     finally:
+        announcer.stop()
         publisher.stop()
         if printer:
             printer.close()
         if broker:
             broker.stop()
+
+
+def make_announcer(settings: Settings, publisher: Publisher) -> Announcer:
+    """Return what tells Home Assistant of this device."""
+    mqtt = settings.mqtt
+    announced = Announced(state_dir(settings.state, os.environ))
+    return Announcer(mqtt.discovery, mqtt.discovery_prefix, publisher, announced)
+
+
+def listen(publisher: Publisher, announcer: Announcer) -> None:
+    """Give each message that comes to the one who wants it."""
+    takers: dict[str, Callable[[Received], None]] = {}
+    takers |= dict.fromkeys(announcer.topics, announcer.take)
+    publisher.listen(list(takers), lambda received: takers[received.topic](received))
 
 
 def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:

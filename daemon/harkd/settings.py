@@ -42,6 +42,7 @@ __all__ = [
     "load_traced",
     "models_dir",
     "read_password",
+    "silence_bounds_ms",
     "state_dir",
 ]
 
@@ -57,6 +58,13 @@ TopicLevel = Annotated[
 ]
 OptionalTopicLevel = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]*$", description='letters, digits, "-" and "_"')
+]
+TopicLevels = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$",
+        description='letters, digits, "-" and "_", and "/" between levels',
+    ),
 ]
 HostName = Annotated[
     str,
@@ -181,6 +189,10 @@ class MqttSettings:
     """Seconds up to which a final still goes to ``transcript``, 1…86400."""
     retain_last: bool = True
     """Whether ``transcript/last`` is published, retained."""
+    discovery: Literal["device", "component", "off"] = "device"
+    """How Home Assistant is told of this device."""
+    discovery_prefix: TopicLevels = "homeassistant"
+    """First levels of the topics on which it is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,6 +350,14 @@ def _out_of_order(
         else:
             text = f"{silence_ms} is {opposite} than {path} ({value}); {mend} that too"
             yield silence, text, path
+
+
+def silence_bounds_ms(endpoint: EndpointSettings) -> tuple[int, int]:
+    """Returns the least and the most that `silence_ms` may be beside the other options."""
+    low, high = map(int, LEAVES["endpoint", "silence_ms"].allowed.split("…"))
+    if endpoint.adaptive:
+        low, high = max(low, endpoint.min_silence_ms), min(high, endpoint.max_silence_ms)
+    return max(low, endpoint.pause_ms), high
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -24,6 +24,7 @@ LAYERS = [
         "settings_leaf",
         "model_package",
         "messages",
+        "discovery",
         "verdict",
         "stability",
         "endpointing",
@@ -45,6 +46,7 @@ LAYERS = [
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_connection", "publisher", "outbox", "broker"}
+    | {"announcing"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
