@@ -20,6 +20,8 @@ from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.discovery import Device
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, State, StateChanged
+from harkd.hermes_answering import TOPICS as HERMES_TOPICS
+from harkd.hermes_answering import HermesAnswerer
 from harkd.messages import About
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
@@ -69,9 +71,12 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
     broker = start_broker(settings, about)
     publisher = Publisher(address, protocol(settings, broker), about)
     announcer = make_announcer(settings, publisher)
-    listen(publisher, announcer)
+    hermes = make_hermes(settings, publisher)
+    listen(publisher, announcer, hermes)
     announcer.announce(Device(about, this_machine(), silence_bounds_ms(settings.endpoint)))
     sinks: list[Sink] = [publisher.publish, log_event, MicrophoneHint(sample_of(installed))]
+    if hermes:
+        sinks.append(hermes.hear)
     printer = EventPrinter(lambda: publisher.about) if options.print_events else None
     if printer:
         sinks.append(printer)
@@ -91,6 +96,8 @@ def run(settings: Settings, options: RunOptions, stopper: Stopper) -> int:
         raise
     finally:
         announcer.stop()
+        if hermes:
+            hermes.stop()
         publisher.stop()
         if printer:
             printer.close()
@@ -105,10 +112,21 @@ def make_announcer(settings: Settings, publisher: Publisher) -> Announcer:
     return Announcer(mqtt.discovery, mqtt.discovery_prefix, publisher, announced)
 
 
-def listen(publisher: Publisher, announcer: Announcer) -> None:
+def make_hermes(settings: Settings, publisher: Publisher) -> HermesAnswerer | None:
+    """Return what answers Hermes sessions, if that is wanted."""
+    if not settings.hermes.enabled:
+        return None
+    answerer = HermesAnswerer(settings.effective_site_id, publisher.send)
+    answerer.start()
+    return answerer
+
+
+def listen(publisher: Publisher, announcer: Announcer, hermes: HermesAnswerer | None) -> None:
     """Give each message that comes to the one who wants it."""
     takers: dict[str, Callable[[Received], None]] = {}
     takers |= dict.fromkeys(announcer.topics, announcer.take)
+    if hermes:
+        takers |= dict.fromkeys(HERMES_TOPICS, hermes.take)
     publisher.listen(list(takers), lambda received: takers[received.topic](received))
 
 

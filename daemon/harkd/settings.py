@@ -28,6 +28,7 @@ __all__ = [
     "LEAVES",
     "AudioSettings",
     "EndpointSettings",
+    "HermesSettings",
     "LogSettings",
     "ModelsSettings",
     "MqttSettings",
@@ -66,6 +67,7 @@ TopicLevels = Annotated[
         description='letters, digits, "-" and "_", and "/" between levels',
     ),
 ]
+SiteId = Annotated[str, Meta(pattern=r"^[^\s/#+]*$", description='a word without "/", "#" and "+"')]
 HostName = Annotated[
     str,
     Meta(pattern=r"^[^\s/]*$", description="a host name or an IP address, without mqtt:// or port"),
@@ -196,6 +198,16 @@ class MqttSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HermesSettings:
+    """The part of a speech recognizer in Rhasspy's Hermes protocol."""
+
+    enabled: bool = False
+    """Whether it is played."""
+    site_id: SiteId = ""
+    """Name of this site; empty for the device id, see `effective_site_id`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -218,6 +230,7 @@ class Settings:
     models: ModelsSettings = field(default_factory=ModelsSettings)
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
+    hermes: HermesSettings = field(default_factory=HermesSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -231,6 +244,11 @@ class Settings:
     def effective_client_id(self) -> str:
         """`mqtt.client_id`, or ``harkd-<device_id>``."""
         return self.mqtt.client_id or f"harkd-{self.effective_device_id}"
+
+    @property
+    def effective_site_id(self) -> str:
+        """`hermes.site_id`, or the device id."""
+        return self.hermes.site_id or self.effective_device_id
 
 
 LEAVES: Final[Mapping[Keys, Leaf]] = leaves_of(Settings)
@@ -296,6 +314,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         models=ModelsSettings(**of("models")),
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
+        hermes=HermesSettings(**of("hermes")),
         log=LogSettings(**of("log")),
     )
 

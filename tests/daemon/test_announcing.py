@@ -213,6 +213,7 @@ def test_its_topic_has_the_prefix_and_nobody_listens_where_discovery_is_off(hous
 
 
 def test_after_the_end_nothing_is_told(house: House) -> None:
+    known(house, *topics("device"))
     announcer = house.start(wait_s=0)
     announcer.take(ONLINE)
     announcer.stop()

@@ -25,6 +25,8 @@ LAYERS = [
         "model_package",
         "messages",
         "discovery",
+        "hermes",
+        "hermes_session",
         "verdict",
         "stability",
         "endpointing",
@@ -46,7 +48,7 @@ LAYERS = [
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"mqtt_connection", "publisher", "outbox", "broker"}
-    | {"announcing"}
+    | {"announcing", "hermes_answering"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
