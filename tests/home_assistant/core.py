@@ -37,6 +37,9 @@ class Change:
 class Core:
     """Runs between `__enter__` and `__exit__`. What it was told stays in `folder` over restarts."""
 
+    configuration = ""
+    """What its user has written into `configuration.yaml`."""
+
     def __init__(self, folder: Path, broker: Mosquitto) -> None:
         self._folder = folder
         self._broker = broker
@@ -47,7 +50,7 @@ class Core:
     def __enter__(self) -> Self:
         self._folder.mkdir(exist_ok=True)
         (self._folder / "configuration.yaml").write_text(
-            f"http:\n  server_host: 127.0.0.1\n  server_port: {free_port()}\n"
+            f"http:\n  server_host: 127.0.0.1\n  server_port: {free_port()}\n{self.configuration}"
         )
         program = Path(__file__).with_name("core_process.py")
         self._process = subprocess.Popen(
@@ -97,6 +100,12 @@ class Core:
     def changes(self) -> list[Change]:
         """Every change of state so far."""
         return [Change(*change) for change in self._ask("states")["changes"]]
+
+    @property
+    def calls(self) -> list[str]:
+        """Every action that was taken so far, such as ``light.turn_on``."""
+        calls: list[str] = self._ask("states")["calls"]
+        return calls
 
     def state(self, entity_id: str) -> str | None:
         """An entity's state; None where there is no such entity."""

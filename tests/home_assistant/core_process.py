@@ -75,13 +75,13 @@ def entities(core: HomeAssistant) -> dict[str, Any]:
     return found
 
 
-async def serve(core: HomeAssistant, changes: list[Any]) -> None:
+async def serve(core: HomeAssistant, changes: list[Any], calls: list[Any]) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         asked = json.loads(line)
         match asked.pop("do"):
             case "states":
-                answer({"entities": entities(core), "changes": changes})
+                answer({"entities": entities(core), "changes": changes, "calls": calls})
             case "call":
                 await core.services.async_call(**asked, blocking=True)
                 answer({})
@@ -102,11 +102,17 @@ async def main(folder: Path, port: int) -> None:
         if new is not None:
             changes.append([time.time(), new.entity_id, new.state, dict(new.attributes)])
 
+    calls: list[Any] = []
+
+    def note_call(event: Event[Any]) -> None:
+        calls.append(f"{event.data['domain']}.{event.data['service']}")
+
     core.bus.async_listen("state_changed", note)
+    core.bus.async_listen("call_service", note_call)
     await connect(core, port)
     answer({"started": True})
     try:
-        await serve(core, changes)
+        await serve(core, changes, calls)
     finally:
         await core.async_stop()
 

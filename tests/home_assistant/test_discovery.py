@@ -1,6 +1,7 @@
 """harkd and a real Home Assistant: what appears there, what it does, and how it goes again."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from home_assistant.conftest import Running
 from home_assistant.core import NOTHING_THERE, Core
-from servers import Mosquitto, Received, Subscriber
+from servers import Mosquitto, Received, Subscriber, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.model]
 
@@ -178,6 +179,55 @@ def test_without_a_retained_transcript_the_sensor_works_too(
         final = json.loads(subscriber.wait_for(on("transcript"), 30).payload)
         core.wait({LAST: final["text"]})
         assert not any(on("transcript/last")(message) for message in subscriber.messages)
+
+
+def automation(document: str) -> str:
+    """The automation to copy that a document has."""
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(automation:\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/mqtt.md"])
+def test_the_automations_to_copy_act_on_what_is_said_and_never_twice(
+    core: Core, subscriber: Subscriber, running: Running, document: str
+) -> None:
+    """Not when harkd comes back, nor when Home Assistant does: a late command is none."""
+    with core:
+        pass  # the integration is there before the automation
+    core.configuration = f"light:\n{automation(document)}"
+    with running():
+        with core:
+            wait_for_all(core, 30)
+            stand_in(subscriber)
+            core.wait({LISTENING: "on"})
+            for text in ("Turn on the kitchen light.", "What a day."):
+                final = {"event_type": "final", "text": text, "confidence": 0.9}
+                subscriber.publish(f"{ROOT}/transcript", json.dumps(final))
+                wait_for_text(core, text)
+            time.sleep(0.5)
+            assert core.calls == ["light.turn_on"]
+            final["text"] = "Turn on the kitchen light."
+            subscriber.publish(f"{ROOT}/transcript", json.dumps(final))
+            wait_until(lambda: len(core.calls) == 2, "second call", 5)
+        with core:
+            core.wait({LISTENING: "on"}, 30)
+            assert heard(core) == final["text"]
+    with core:
+        core.wait({EVENT: "unavailable"}, 30)
+        with running():
+            core.wait({LISTENING: "on"}, 30)
+            assert heard(core) == final["text"]
+            time.sleep(1)
+            assert core.calls == []
+
+
+def wait_for_text(core: Core, text: str) -> None:
+    wait_until(lambda: heard(core) == text, text, 5)
+
+
+def heard(core: Core) -> object:
+    return core.entities[EVENT]["attributes"].get("text")
 
 
 @BOTH
