@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 FILE = "discovery.json"
 BIRTH_MOST_S = 5.0
 """So that not all devices of a house answer at once when Home Assistant has started."""
-LOOK_S = 0.5
-"""How often a broker is looked for that has something to forget."""
+LOOK_LEAST_S, LOOK_MOST_S = 0.1, 8.0
+"""How often a broker is looked for that has something to forget: less and less."""
 SETTLE_S = 1.0
 """What Home Assistant gets to be done with one announcement before its successor arrives."""
 
@@ -194,10 +194,17 @@ class Announcer:
         for message in wanted:
             self._sender.keep(message)
 
-    def _look(self, gone: set[str], staying: set[str], wanted: Sequence[Message]) -> None:
+    def _look(
+        self,
+        gone: set[str],
+        staying: set[str],
+        wanted: Sequence[Message],
+        again_s: float = LOOK_LEAST_S,
+    ) -> None:
         """Take back what is gone as soon as there is a broker, then announce what is wanted."""
         if not self._sender.connected.is_set():
-            self._in(LOOK_S, "removal", lambda: self._look(gone, staying, wanted))
+            later_s = min(2 * again_s, LOOK_MOST_S)
+            self._in(again_s, "removal", lambda: self._look(gone, staying, wanted, later_s))
             return
         for topic in sorted(staying):
             self._sender.send(discovery.farewell(topic))
