@@ -15,7 +15,7 @@ BLOCK_S = 0.1
 
 
 class Mouth:
-    """Speaks into a pipe in real time, and is silent between."""
+    """Speaks into a pipe in real time, and is silent between, as a microphone is: not all zero."""
 
     def __init__(self, wav: Path) -> None:
         samples, _ = soundfile.read(wav, dtype="int16")
@@ -50,10 +50,11 @@ class Mouth:
 
     def _run(self) -> None:
         size = int(RATE_HZ * BLOCK_S)
+        hush = np.random.default_rng(1).integers(-1, 2, size, np.int16)
         due = time.monotonic()
         while not self._over.is_set():
             block, self._rest = self._rest[:size], self._rest[size:]
-            sound = np.concatenate([block, np.zeros(size - len(block), np.int16)])
+            sound = np.concatenate([block, hush[len(block) :]])
             try:
                 os.write(self._pipe, sound.tobytes())
             except BrokenPipeError:
