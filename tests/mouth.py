@@ -30,6 +30,12 @@ class Mouth:
     def speak(self) -> None:
         self._rest = self._speech
 
+    def wait(self) -> None:
+        """Wait until it has said everything, and one second more."""
+        while len(self._rest):
+            time.sleep(BLOCK_S)
+        time.sleep(1)
+
     def __enter__(self) -> Self:
         return self
 

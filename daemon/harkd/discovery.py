@@ -200,17 +200,10 @@ def _spoken(device: Device) -> dict[str, Payload]:
 
 def _microphone(device: Device) -> dict[str, Payload]:
     about = device.about
-    microphone = about.topic("microphone/availability")
     heard = {
-        "topic": microphone,
+        "topic": about.topic("microphone/availability"),
         "payload_available": ONLINE.decode(),
         "payload_not_available": OFFLINE.decode(),
-    }
-    # A microphone that is closed because somebody wants it so has no problem.
-    wanted = {
-        "topic": about.topic("listen/state"),
-        "payload_available": "ON",
-        "payload_not_available": "OFF",
     }
     return {
         "speaking": {
@@ -222,16 +215,17 @@ def _microphone(device: Device) -> dict[str, Payload]:
             "qos": 1,
             **_available(device, heard),
         },
+        # Not from the availability: a microphone that is closed because somebody wants it so, or
+        # that is just being opened, has no problem.
         "microphone_problem": {
             "platform": "binary_sensor",
             "name": "Microphone problem",
             "device_class": "problem",
             "entity_category": "diagnostic",
-            "state_topic": microphone,
-            "payload_on": OFFLINE.decode(),
-            "payload_off": ONLINE.decode(),
+            "state_topic": about.topic("state"),
+            "value_template": "{{ 'ON' if value_json.state == 'no_microphone' else 'OFF' }}",
+            "json_attributes_topic": about.topic("state"),
             "qos": 1,
-            **_available(device, wanted),
         },
     }
 

@@ -218,12 +218,12 @@ def test_nobody_can_be_heard_speaking_without_a_microphone() -> None:
     assert needs("speaking") == ["availability", "microphone/availability"]
 
 
-def test_a_microphone_that_somebody_has_switched_off_is_no_problem() -> None:
-    assert needs("microphone_problem") == ["availability", "listen/state"]
+def test_a_microphone_has_a_problem_only_where_it_is_wanted_and_missing() -> None:
+    """Its availability is offline, too, while it is muted and while it is being opened."""
     problem = components()["microphone_problem"]
-    assert (problem["payload_on"], problem["payload_off"]) == ("offline", "online")
-    listening = problem["availability"][1]
-    assert (listening["payload_available"], listening["payload_not_available"]) == ("ON", "OFF")
+    assert problem["state_topic"] == problem["json_attributes_topic"] == f"{ROOT}state"
+    assert "== 'no_microphone'" in problem["value_template"]
+    assert needs("microphone_problem") == ["availability"]
 
 
 @pytest.mark.parametrize("name", sorted(GAUGES))

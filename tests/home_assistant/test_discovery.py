@@ -113,7 +113,7 @@ def hears(core: Core, subscriber: Subscriber, mouth: Any) -> None:
     seen = len(subscriber.messages)
     mouth.speak()
     final = json.loads(subscriber.wait_for(on("transcript"), 30, after=seen).payload)
-    core.wait({LAST: final["text"], SPEAKING: "off"})
+    core.wait({LAST: final["text"]})
     entities = core.entities
     for entity_id in (LAST, EVENT):
         attributes = entities[entity_id]["attributes"]
@@ -121,6 +121,8 @@ def hears(core: Core, subscriber: Subscriber, mouth: Any) -> None:
         assert attributes["id"] == final["id"]
         assert attributes["confidence"] == final["confidence"]
     assert entities[EVENT]["attributes"]["event_type"] == "final"
+    mouth.wait()
+    core.wait({SPEAKING: "off"})
     course = [change.state for change in core.changes if change.entity_id == SPEAKING]
     assert course[-2:] == ["on", "off"]
 
@@ -141,14 +143,18 @@ def is_operated(core: Core, subscriber: Subscriber) -> None:
 def follows_the_microphone(core: Core, subscriber: Subscriber) -> None:
     """A microphone that fails is a problem; one that is switched off is none, and comes back."""
     before = {entity_id: core.state(entity_id) for entity_id in (LAST, EVENT)}
+    say(subscriber, "state", '{"state": "no_microphone", "reason": "plug one in"}')
     say(subscriber, "microphone/availability", "offline")
     core.wait({PROBLEM: "on", SPEAKING: "unavailable", LISTENING: "on", **before})
+    assert core.entities[PROBLEM]["attributes"]["reason"] == "plug one in"
+    say(subscriber, "state", '{"state": "muted"}')
     say(subscriber, "listen/state", "OFF")
-    core.wait({PROBLEM: "unavailable", LISTENING: "off", **before})
+    core.wait({PROBLEM: "off", SPEAKING: "unavailable", LISTENING: "off", **before})
     core.wait({AGGRESSIVENESS: "2", SILENCE: "600", **GAUGES})
     seen = len(core.changes)
-    say(subscriber, "microphone/availability", "online")
     say(subscriber, "listen/state", "ON")
+    say(subscriber, "microphone/availability", "online")
+    say(subscriber, "state", '{"state": "listening"}')
     core.wait({PROBLEM: "off", LISTENING: "on", SPEAKING: "off", **before})
     heard = {change.entity_id for change in core.changes[seen:]}
     assert heard.isdisjoint({LAST, EVENT}), "what was said long ago is news again"
