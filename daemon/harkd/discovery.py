@@ -142,15 +142,17 @@ def _device(device: Device) -> Payload:
     }
 
 
-def _available(device: Device, *more: Payload) -> Payload:
-    """Return that all of it is needed: our `availability`, and what else is given."""
-    topic = device.about.topic("availability")
-    ours = {
-        "topic": topic,
-        "payload_available": ONLINE.decode(),
-        "payload_not_available": OFFLINE.decode(),
-    }
-    return {"availability": [ours, *more], "availability_mode": "all"}
+def _available(device: Device, *more: str) -> Payload:
+    """Return that these must be online: our `availability`, and what else is given."""
+    needed = [
+        {
+            "topic": device.about.topic(topic),
+            "payload_available": ONLINE.decode(),
+            "payload_not_available": OFFLINE.decode(),
+        }
+        for topic in ("availability", *more)
+    ]
+    return {"availability": needed, "availability_mode": "all"}
 
 
 def _components(device: Device) -> dict[str, Payload]:
@@ -200,11 +202,6 @@ def _spoken(device: Device) -> dict[str, Payload]:
 
 def _microphone(device: Device) -> dict[str, Payload]:
     about = device.about
-    heard = {
-        "topic": about.topic("microphone/availability"),
-        "payload_available": ONLINE.decode(),
-        "payload_not_available": OFFLINE.decode(),
-    }
     return {
         "speaking": {
             "platform": "binary_sensor",
@@ -213,7 +210,7 @@ def _microphone(device: Device) -> dict[str, Payload]:
             "state_topic": about.topic("state"),
             "value_template": "{{ 'ON' if value_json.state == 'speech' else 'OFF' }}",
             "qos": 1,
-            **_available(device, heard),
+            **_available(device, "microphone/availability"),
         },
         # Not from the availability: a microphone that is closed because somebody wants it so, or
         # that is just being opened, has no problem.
@@ -225,6 +222,8 @@ def _microphone(device: Device) -> dict[str, Payload]:
             "state_topic": about.topic("state"),
             "value_template": "{{ 'ON' if value_json.state == 'no_microphone' else 'OFF' }}",
             "json_attributes_topic": about.topic("state"),
+            # The rest changes with every word that is spoken, and each change would be recorded.
+            "json_attributes_template": "{{ {'reason': value_json.reason} | tojson }}",
             "qos": 1,
         },
     }

@@ -30,6 +30,7 @@ ANYWHERE = {
     "device",
     "entity_category",
     "icon",
+    "json_attributes_template",
     "json_attributes_topic",
     "name",
     "origin",

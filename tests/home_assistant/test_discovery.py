@@ -110,7 +110,7 @@ def test_everything_appears_soon_and_works(
 
 def hears(core: Core, subscriber: Subscriber, mouth: Any) -> None:
     """The sensor shows the text, the event fires, somebody speaks and stops."""
-    seen = len(subscriber.messages)
+    seen, seen_changes = len(subscriber.messages), len(core.changes)
     mouth.speak()
     final = json.loads(subscriber.wait_for(on("transcript"), 30, after=seen).payload)
     core.wait({LAST: final["text"]})
@@ -123,6 +123,7 @@ def hears(core: Core, subscriber: Subscriber, mouth: Any) -> None:
     assert entities[EVENT]["attributes"]["event_type"] == "final"
     mouth.wait()
     core.wait({SPEAKING: "off"})
+    assert not [change for change in core.changes[seen_changes:] if change.entity_id == PROBLEM]
     course = [change.state for change in core.changes if change.entity_id == SPEAKING]
     assert course[-2:] == ["on", "off"]
 
@@ -147,14 +148,14 @@ def follows_the_microphone(core: Core, subscriber: Subscriber) -> None:
     say(subscriber, "microphone/availability", "offline")
     core.wait({PROBLEM: "on", SPEAKING: "unavailable", LISTENING: "on", **before})
     assert core.entities[PROBLEM]["attributes"]["reason"] == "plug one in"
-    say(subscriber, "state", '{"state": "muted"}')
+    say(subscriber, "state", '{"state": "muted", "reason": ""}')
     say(subscriber, "listen/state", "OFF")
     core.wait({PROBLEM: "off", SPEAKING: "unavailable", LISTENING: "off", **before})
     core.wait({AGGRESSIVENESS: "2", SILENCE: "600", **GAUGES})
     seen = len(core.changes)
     say(subscriber, "listen/state", "ON")
     say(subscriber, "microphone/availability", "online")
-    say(subscriber, "state", '{"state": "listening"}')
+    say(subscriber, "state", '{"state": "listening", "reason": ""}')
     core.wait({PROBLEM: "off", LISTENING: "on", SPEAKING: "off", **before})
     heard = {change.entity_id for change in core.changes[seen:]}
     assert heard.isdisjoint({LAST, EVENT}), "what was said long ago is news again"
