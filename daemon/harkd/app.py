@@ -5,6 +5,7 @@ Runs on the main thread, which only waits once all is built.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -15,34 +16,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harkd import __version__
-from harkd.answers import Answers
 from harkd.audio import FileSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
-from harkd.control import Control
 from harkd.counters import Counters
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
-from harkd.kept_options import OptionsFile
 from harkd.messages import About, Health
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
+from harkd.mqtt_side import MqttSide, WasSet
 from harkd.mqtt_tls import check_files
 from harkd.muting import DroppingSource, MutableSource
-from harkd.outbox import Outbox
 from harkd.pipeline import Pipeline
-from harkd.publisher import Publisher
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
-from harkd.settings import Settings, state_dir
+from harkd.redaction import redacted
+from harkd.settings import Settings
 from harkd.settings_file import expand
-from harkd.sinks import EventPrinter, MicrophoneAvailability, MicrophoneHint, log_event
+from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
 
 log = logging.getLogger(__name__)
-
-OUTBOX_NAME = "outbox.sqlite"
 
 Sink = Callable[[Event], None]
 
@@ -73,72 +69,75 @@ def run(
         reread: Reads the settings again; raises SettingsError.
     """
     began = time.monotonic()
-    file = OptionsFile(state_dir(settings.state, os.environ))
-    kept, fault = file.read()
-    in_force, _ = kept.over(settings)
-    source = make_source(settings, options, muted=kept.muted)
+    was_set = WasSet.read(settings)
+    in_force = was_set.over(settings)
+    source = make_source(settings, options, muted=was_set.kept.muted)
     installed = find_model(settings)
     address = make_address(settings)
     warn_of_risks(address)
-    about = About(
+    about = about_this(settings, installed.manifest.name)
+    counters = Counters()
+    sinks: list[Sink] = []
+
+    def sink(event: Event) -> None:
+        counters.note(event)
+        told = event if settings.mqtt.open_text else redacted(event)
+        if told:
+            for take in sinks:
+                take(told)
+
+    with contextlib.ExitStack() as ending:
+        broker = start_broker(settings, about)
+        if broker:
+            ending.callback(broker.stop)
+        version = protocol(settings, broker)
+        side = MqttSide(
+            settings,
+            was_set,
+            address,
+            version,
+            about,
+            mute=source.mute,
+            reread=reread,
+            sink=sink,
+        )
+        sinks += [side.hear, log_event, MicrophoneHint(sample_of(installed))]
+        if options.print_events:
+            printer = EventPrinter(lambda: side.publisher.about)
+            ending.callback(printer.close)
+            sinks.append(printer)
+        ending.callback(side.stop)
+        sink(StateChanged(State.STARTING, datetime.now(UTC)))
+        side.start()
+        try:
+            recognizer = load(installed, in_force)
+            publisher = side.publisher
+            publisher.about = replace(publisher.about, provider=recognizer.provider)
+            pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
+            gather = make_gather(began, counters, source, pipeline, side)
+            health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
+            side.control.attach(pipeline.change, recognizer.language)
+            stopper.reload_with(side.control.reload_soon)
+            side.control.start()
+            health.start()
+            ending.callback(health.stop)
+            return run_pipeline(pipeline, sink, stopper)
+        except HarkdError as error:
+            sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
+            raise
+
+
+def about_this(settings: Settings, model: str) -> About:
+    """Return what messages say of this daemon, before it knows what really runs the model."""
+    return About(
         base_topic=settings.mqtt.base_topic,
         device_id=settings.effective_device_id,
         version=__version__,
-        model=installed.manifest.name,
+        model=model,
         provider="",
         retain_last=settings.mqtt.retain_last,
         max_age_s=settings.mqtt.max_age_s,
     )
-    broker = start_broker(settings, about)
-    outbox = Outbox(state_dir(settings.state, os.environ) / OUTBOX_NAME)
-    publisher = Publisher(address, protocol(settings, broker), about, outbox)
-    counters = Counters()
-    hearing = MicrophoneAvailability(publisher.keep, lambda: publisher.about)
-    sinks: list[Sink] = [counters.note, publisher.publish, hearing, log_event]
-    sinks.append(MicrophoneHint(sample_of(installed)))
-    printer = EventPrinter(lambda: publisher.about) if options.print_events else None
-    if printer:
-        sinks.append(printer)
-
-    def sink(event: Event) -> None:
-        for take in sinks:
-            take(event)
-
-    answers = Answers(publisher)
-    if fault:
-        answers.report(fault)
-    control = Control(
-        settings, kept, file, publisher, answers, mute=source.mute, reread=reread, sink=sink
-    )
-    listeners = dict.fromkeys(control.topics, control.take)
-    publisher.listen(list(listeners), lambda received: listeners[received.topic](received))
-    sink(StateChanged(State.STARTING, datetime.now(UTC)))
-    publisher.start()
-    health: HealthReporter | None = None
-    try:
-        recognizer = load(installed, in_force)
-        publisher.about = replace(publisher.about, provider=recognizer.provider)
-        pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
-        gather = make_gather(began, counters, source, pipeline, control, publisher)
-        health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
-        control.attach(pipeline.change, recognizer.language)
-        stopper.reload_with(control.reload_soon)
-        control.start()
-        health.start()
-        return run_pipeline(pipeline, sink, stopper)
-    except HarkdError as error:
-        sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
-        raise
-    finally:
-        control.stop()
-        if health:
-            health.stop()
-        hearing.close()
-        publisher.stop()
-        if printer:
-            printer.close()
-        if broker:
-            broker.stop()
 
 
 def make_gather(
@@ -146,8 +145,7 @@ def make_gather(
     counters: Counters,
     source: MutableSource,
     pipeline: Pipeline,
-    control: Control,
-    publisher: Publisher,
+    side: MqttSide,
 ) -> Callable[[], Health]:
     """Return what tells how all of these fare; `began` is the monotonic second of the start."""
     microphone = source if isinstance(source, Microphone) else None
@@ -159,15 +157,15 @@ def make_gather(
             uptime_s=time.monotonic() - began,
             counted=counted,
             captures=microphone.starts if microphone else 0,
-            waiting={"recognition": pipeline.waiting, "commands": control.waiting},
+            waiting={"recognition": pipeline.waiting, "commands": side.control.waiting},
             dropped={
                 "segments": counted.rejected.get(RejectReason.OVERLOADED, 0),
-                "commands": control.dropped,
+                "commands": side.control.dropped,
             },
             daemon=daemon_meter.figures(os.getpid()),
             capture=capture_meter.figures(microphone.pid if microphone else 0),
-            outbox=publisher.outbox_facts(),
-            connections=publisher.connections,
+            outbox=side.publisher.outbox_facts(),
+            connections=side.publisher.connections,
         )
 
     return gather

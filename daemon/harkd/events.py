@@ -37,6 +37,8 @@ class RejectReason(StrEnum):
     """Recognition is so far behind that the segment could not be queued."""
     FAILED = "failed"
     """The recognizer raised an error; the log has it."""
+    PRIVATE = "private"
+    """It was understood, but `mqtt.open_text` is off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,13 @@ CREDENTIAL: Final = "mqtt-password"
 TopicLevel = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]+$", description='letters, digits, "-" and "_"')
 ]
+TopicLevels = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$",
+        description='letters, digits, "-" and "_", and "/" between levels',
+    ),
+]
 HostName = Annotated[
     str,
     Meta(pattern=r"^[^\s/]*$", description="a host name or an IP address, without mqtt:// or port"),
@@ -78,6 +85,12 @@ class MqttSettings:
     """Seconds up to which a final still goes to ``transcript``, 1…86400."""
     retain_last: bool = True
     """Whether ``transcript/last`` is published, retained."""
+    open_text: bool = True
+    """Whether what was said is published, and logged."""
+    discovery: Literal["device", "component", "off"] = "device"
+    """How Home Assistant is told of this device."""
+    discovery_prefix: TopicLevels = "homeassistant"
+    """First levels of the topics on which it is told."""
 
 
 NEEDS: Final = (

@@ -29,6 +29,7 @@ __all__ = [
     "LEAVES",
     "AudioSettings",
     "EndpointSettings",
+    "HermesSettings",
     "LogSettings",
     "ModelsSettings",
     "MqttSettings",
@@ -43,6 +44,7 @@ __all__ = [
     "load_traced",
     "models_dir",
     "read_password",
+    "silence_bounds_ms",
     "silence_fault",
     "state_dir",
 ]
@@ -57,6 +59,7 @@ MASK: Final = "********"
 OptionalTopicLevel = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]*$", description='letters, digits, "-" and "_"')
 ]
+SiteId = Annotated[str, Meta(pattern=r"^[^\s/#+]*$", description='a word without "/", "#" and "+"')]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,16 @@ class StateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HermesSettings:
+    """The part of a speech recognizer in Rhasspy's Hermes protocol."""
+
+    enabled: bool = False
+    """Whether it is played."""
+    site_id: SiteId = ""
+    """Name of this site; empty for the device id, see `effective_site_id`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -172,6 +185,7 @@ class Settings:
     models: ModelsSettings = field(default_factory=ModelsSettings)
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
+    hermes: HermesSettings = field(default_factory=HermesSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -185,6 +199,11 @@ class Settings:
     def effective_client_id(self) -> str:
         """`mqtt.client_id`, or ``harkd-<device_id>``."""
         return self.mqtt.client_id or f"harkd-{self.effective_device_id}"
+
+    @property
+    def effective_site_id(self) -> str:
+        """`hermes.site_id`, or the device id."""
+        return self.hermes.site_id or self.effective_device_id
 
 
 LEAVES: Final[Mapping[Keys, Leaf]] = leaves_of(Settings)
@@ -250,6 +269,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         models=ModelsSettings(**of("models")),
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
+        hermes=HermesSettings(**of("hermes")),
         log=LogSettings(**of("log")),
     )
 
@@ -299,6 +319,14 @@ def _out_of_order(
 def silence_fault(endpoint: EndpointSettings) -> str:
     """Returns why `silence_ms` does not fit the other silences, or "" where it does."""
     return next((text for _, text, _ in _out_of_order(endpoint, {})), "")
+
+
+def silence_bounds_ms(endpoint: EndpointSettings) -> tuple[int, int]:
+    """Returns the least and the most that `silence_ms` may be beside the other options."""
+    low, high = map(int, LEAVES["endpoint", "silence_ms"].allowed.split("…"))
+    if endpoint.adaptive:
+        low, high = max(low, endpoint.min_silence_ms), min(high, endpoint.max_silence_ms)
+    return max(low, endpoint.pause_ms), high
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def judge(leaf: Leaf, entry: Entry) -> tuple[Any, str]:
         return None, f"has no value ({leaf.allowed}); write one, or delete the line{quotes}"
     if leaf.number_as_text and isinstance(value, int | float) and not isinstance(value, bool):
         value = entry.raw
+    if leaf.kind == "choice" and isinstance(value, bool):
+        value = entry.raw  # to YAML, `off` without quotes is false
     if (converted := _converted(leaf, value)) is None:
         return None, _words_for(leaf, entry)
     if isinstance(converted, str) and any(c < " " or c == "\x7f" or _lone(c) for c in converted):

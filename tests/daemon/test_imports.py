@@ -30,6 +30,10 @@ LAYERS = [
         "counters",
         "commands",
         "live_settings",
+        "discovery",
+        "hermes",
+        "hermes_session",
+        "redaction",
         "verdict",
         "stability",
         "endpointing",
@@ -56,6 +60,7 @@ LAYERS = [
     | {"publisher", "broker"}
     | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
     | {"delivery", "delivery_sides", "final_sender"}
+    | {"announcing", "hermes_answering"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
@@ -63,7 +68,7 @@ LAYERS = [
     | {"control", "answers", "health"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "doctor", "doctor_broker", "bench_run"},
+    {"app", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]

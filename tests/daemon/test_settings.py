@@ -121,6 +121,31 @@ def test_the_mqtt_version_needs_no_quotes(write: Write, written: str, meant: str
     assert load(write(f"mqtt: {{protocol: {written}}}\n"), {}).mqtt.protocol == meant
 
 
+@pytest.mark.parametrize("written", ["off", '"off"', "'off'"])
+def test_off_needs_no_quotes_though_yaml_reads_it_as_false(write: Write, written: str) -> None:
+    assert load(write(f"mqtt:\n  discovery: {written}"), {}).mqtt.discovery == "off"
+    assert load(None, {"HARKD_MQTT__DISCOVERY": "off"}).mqtt.discovery == "off"
+
+
+@pytest.mark.parametrize("written", ["false", "no", "on", "true"])
+def test_other_words_for_false_are_no_choice(write: Write, written: str) -> None:
+    with pytest.raises(SettingsError, match="not allowed"):
+        load(write(f"mqtt:\n  discovery: {written}"), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "meant"),
+    [
+        ("device_id: attic", "attic"),
+        ("device_id: attic\nhermes:\n  site_id: loft", "loft"),
+    ],
+)
+def test_the_site_of_hermes_is_the_device_unless_it_has_a_name(
+    write: Write, content: str, meant: str
+) -> None:
+    assert load(write(content), {}).effective_site_id == meant
+
+
 @pytest.mark.parametrize(("written", "meant"), [("mix", "mix"), ("1", 1), ("64", 64)])
 def test_a_channel_is_mix_or_a_number(write: Write, written: str, meant: object) -> None:
     assert load(write(f"audio: {{channel: {written}}}\n"), {}).audio.channel == meant

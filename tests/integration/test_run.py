@@ -215,3 +215,25 @@ def test_a_signal_while_the_model_loads_ends_cleanly_too(
         subscriber.wait_for(lambda m: on("state")(m) and body(m)["state"] == "starting", 15)
         assert daemon.stop() == 0
         subscriber.wait_for(lambda m: on("availability")(m) and m.payload == b"offline", 5)
+
+
+def test_private_text_leaves_the_daemon_on_no_way(
+    broker: Mosquitto, env: dict[str, str], samples: Path, tmp_path: Path
+) -> None:
+    """With `mqtt.open_text` off, a subscriber learns that somebody spoke, and no more."""
+    private = {**env, "HARKD_MQTT__OPEN_TEXT": "false", "HARKD_LOG__LEVEL": "debug"}
+    source = f"wav:{samples / 'beckett.wav'}"
+    with (
+        Subscriber(broker) as subscriber,
+        Daemon("--source", source, env=private, folder=tmp_path) as daemon,
+    ):
+        assert daemon.wait(60) == 0
+        messages = subscriber.messages
+    rejected = [body(message) for message in collect(messages, "transcript/rejected")]
+    assert rejected
+    assert {each["reason"] for each in rejected} == {"private"}
+    topics = {message.topic.removeprefix("harkd/test/") for message in messages}
+    assert not topics & {"transcript", "transcript/text", "transcript/last", "transcript/partial"}
+    everything = "".join(daemon.lines).encode() + b"".join(each.payload for each in messages)
+    for word in (b"tried", b"failed,", b"matter"):
+        assert word not in everything.lower()

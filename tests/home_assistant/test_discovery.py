@@ -1,0 +1,318 @@
+"""harkd and a real Home Assistant: what appears there, what it does, and how it goes again."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from home_assistant.conftest import Running
+from home_assistant.core import NOTHING_THERE, Core
+from servers import Mosquitto, Received, Subscriber, wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.model]
+
+ROOT = "harkd/kitchen"
+APPEAR_MOST_S = 2.0
+BIRTH_MOST_S = 30.0
+"""Home Assistant says `online` 5 s after its last discovery message; harkd answers within 5 s."""
+EVENT = "event.harkd_kitchen_transcript"
+LAST = "sensor.harkd_kitchen_last_transcript"
+SPEAKING = "binary_sensor.harkd_kitchen_speaking"
+PROBLEM = "binary_sensor.harkd_kitchen_microphone_problem"
+LISTENING = "switch.harkd_kitchen_listening"
+AGGRESSIVENESS = "number.harkd_kitchen_vad_aggressiveness"
+SILENCE = "number.harkd_kitchen_end_silence"
+GAUGES = {
+    "sensor.harkd_kitchen_latency": "512",
+    "sensor.harkd_kitchen_real_time_factor": "0.21",
+    "sensor.harkd_kitchen_cpu": "3.5",
+    "sensor.harkd_kitchen_memory": "187",
+}
+ALL = {EVENT, LAST, SPEAKING, PROBLEM, LISTENING, AGGRESSIVENESS, SILENCE, *GAUGES}
+BOTH = pytest.mark.parametrize("variant", ["device", "component"])
+
+
+@pytest.fixture
+def subscriber(broker: Mosquitto) -> Iterator[Subscriber]:
+    with Subscriber(broker) as client:
+        yield client
+
+
+def stand_in(subscriber: Subscriber) -> None:
+    """Says what the parts of the daemon say that this test does not start."""
+    say(subscriber, "listen/state", "ON")
+    say(subscriber, "microphone/availability", "online")
+    say(subscriber, "vad/aggressiveness/state", "2")
+    say(subscriber, "endpoint/silence_ms/state", "600")
+    health = {"uptime_s": 7, "latency_ms": 512, "rtf": 0.21, "cpu_percent": 3.5, "rss_mb": 187}
+    say(subscriber, "health", json.dumps(health))
+
+
+def say(subscriber: Subscriber, topic: str, payload: str) -> None:
+    subscriber.publish(f"{ROOT}/{topic}", payload, retain=True)
+
+
+def on(topic: str) -> Any:
+    return lambda message: message.topic == f"{ROOT}/{topic}"
+
+
+def is_announcement(message: Received) -> bool:
+    return message.topic.endswith("/config") and bool(message.payload)
+
+
+def assert_content(core: Core) -> None:
+    """It has logged no warning, but for one where we take back what may never have been there."""
+    unexpected = [line for line in core.complaints if NOTHING_THERE not in line]
+    assert unexpected == []
+    assert len(core.complaints) <= 1
+
+
+def wait_for_all(core: Core, timeout_s: float = 10.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while (there := {name for name, one in core.entities.items() if one["state"]}) != ALL:
+        if time.monotonic() > deadline_s:
+            log = "\n".join(core.complaints)
+            raise AssertionError(f"missing: {ALL - there}; too much: {there - ALL}; log:\n{log}")
+        time.sleep(0.05)
+
+
+@BOTH
+def test_everything_appears_soon_and_works(
+    core: Core, subscriber: Subscriber, running: Running, variant: str
+) -> None:
+    with core, running(MQTT__DISCOVERY=variant) as (daemon, mouth):
+        announced = subscriber.wait_for(is_announcement, 15)
+        wait_for_all(core)
+        took_s = time.monotonic() - announced.received_ns / 1e9
+        print(f"{variant}: {len(ALL)} entities {took_s:.2f} s after the first announcement")
+        assert took_s <= APPEAR_MOST_S
+
+        devices = [entity["device"] for entity in core.entities.values()]
+        assert devices[0]["name"] == "harkd kitchen"
+        assert devices[0]["manufacturer"] == "harkd"
+        assert all(device == devices[0] for device in devices)
+
+        stand_in(subscriber)
+        core.wait({LISTENING: "on", PROBLEM: "off", SPEAKING: "off", **GAUGES})
+        core.wait({AGGRESSIVENESS: "2", SILENCE: "600"})
+        hears(core, subscriber, mouth)
+        is_operated(core, subscriber)
+        follows_the_microphone(core, subscriber)
+
+        assert daemon.stop() == 0
+        core.wait(dict.fromkeys(ALL, "unavailable"))
+        assert_content(core)
+
+
+def hears(core: Core, subscriber: Subscriber, mouth: Any) -> None:
+    """The sensor shows the text, the event fires, somebody speaks and stops."""
+    seen, seen_changes = len(subscriber.messages), len(core.changes)
+    mouth.speak()
+    final = json.loads(subscriber.wait_for(on("transcript"), 30, after=seen).payload)
+    core.wait({LAST: final["text"]})
+    entities = core.entities
+    for entity_id in (LAST, EVENT):
+        attributes = entities[entity_id]["attributes"]
+        assert attributes["text"] == final["text"]
+        assert attributes["id"] == final["id"]
+        assert attributes["confidence"] == final["confidence"]
+    assert entities[EVENT]["attributes"]["event_type"] == "final"
+    mouth.wait()
+    core.wait({SPEAKING: "off"})
+    assert not [change for change in core.changes[seen_changes:] if change.entity_id == PROBLEM]
+    course = [change.state for change in core.changes if change.entity_id == SPEAKING]
+    assert course[-2:] == ["on", "off"]
+
+
+def is_operated(core: Core, subscriber: Subscriber) -> None:
+    """Clicks arrive on the topics that the daemon listens to."""
+    for domain, service, entity_id, data, topic, payload in [
+        ("switch", "turn_off", LISTENING, {}, "listen/set", b"OFF"),
+        ("switch", "turn_on", LISTENING, {}, "listen/set", b"ON"),
+        ("number", "set_value", AGGRESSIVENESS, {"value": 3}, "vad/aggressiveness/set", b"3"),
+        ("number", "set_value", SILENCE, {"value": 800}, "endpoint/silence_ms/set", b"800"),
+    ]:
+        seen = len(subscriber.messages)
+        core.call(domain, service, entity_id=entity_id, **data)
+        assert subscriber.wait_for(on(topic), 5, after=seen).payload == payload
+
+
+def follows_the_microphone(core: Core, subscriber: Subscriber) -> None:
+    """A microphone that fails is a problem; one that is switched off is none, and comes back."""
+    before = {entity_id: core.state(entity_id) for entity_id in (LAST, EVENT)}
+    say(subscriber, "state", '{"state": "no_microphone", "reason": "plug one in"}')
+    say(subscriber, "microphone/availability", "offline")
+    core.wait({PROBLEM: "on", SPEAKING: "unavailable", LISTENING: "on", **before})
+    assert core.entities[PROBLEM]["attributes"]["reason"] == "plug one in"
+    say(subscriber, "state", '{"state": "muted", "reason": ""}')
+    say(subscriber, "listen/state", "OFF")
+    core.wait({PROBLEM: "off", SPEAKING: "unavailable", LISTENING: "off", **before})
+    core.wait({AGGRESSIVENESS: "2", SILENCE: "600", **GAUGES})
+    seen = len(core.changes)
+    say(subscriber, "listen/state", "ON")
+    say(subscriber, "microphone/availability", "online")
+    say(subscriber, "state", '{"state": "listening", "reason": ""}')
+    core.wait({PROBLEM: "off", LISTENING: "on", SPEAKING: "off", **before})
+    heard = {change.entity_id for change in core.changes[seen:]}
+    assert heard.isdisjoint({LAST, EVENT}), "what was said long ago is news again"
+
+
+@pytest.mark.parametrize("text", ["word " * 80, "\N{HOCHO}" * 300, 'say "{{ 1 }}"\n' * 50])
+def test_a_long_text_is_cut_in_the_state_and_whole_in_the_attributes(
+    core: Core, subscriber: Subscriber, running: Running, text: str
+) -> None:
+    with core, running():
+        wait_for_all(core, 30)
+        stand_in(subscriber)
+        core.wait({LISTENING: "on"})  # it has subscribed, which it does 0.1 s after announcements
+        payload = json.dumps({"event_type": "final", "text": text})
+        say(subscriber, "transcript/last", payload)
+        subscriber.publish(f"{ROOT}/transcript", payload)
+        core.wait({LAST: text[:255].strip()})
+        assert core.entities[LAST]["attributes"]["text"] == text
+        assert core.entities[EVENT]["attributes"]["text"] == text
+
+
+def test_without_a_retained_transcript_the_sensor_works_too(
+    core: Core, subscriber: Subscriber, running: Running
+) -> None:
+    with core, running(MQTT__RETAIN_LAST="false") as (_, mouth):
+        wait_for_all(core, 30)
+        mouth.speak()
+        final = json.loads(subscriber.wait_for(on("transcript"), 30).payload)
+        core.wait({LAST: final["text"]})
+        assert not any(on("transcript/last")(message) for message in subscriber.messages)
+
+
+def automation(document: str) -> str:
+    """The automation to copy that a document has."""
+    text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(automation:\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return str(block)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/mqtt.md"])
+def test_the_automations_to_copy_act_on_what_is_said_and_never_twice(
+    core: Core, subscriber: Subscriber, running: Running, document: str
+) -> None:
+    """Not when harkd comes back, nor when Home Assistant does: a late command is none."""
+    with core:
+        pass  # the integration is there before the automation
+    core.configuration = f"light:\n{automation(document)}"
+    with running():
+        with core:
+            wait_for_all(core, 30)
+            stand_in(subscriber)
+            core.wait({LISTENING: "on"})
+            for text in ("Turn on the kitchen light.", "What a day."):
+                final = {"event_type": "final", "text": text, "confidence": 0.9}
+                subscriber.publish(f"{ROOT}/transcript", json.dumps(final))
+                wait_for_text(core, text)
+            time.sleep(0.5)
+            assert core.calls == ["light.turn_on"]
+            final["text"] = "Turn on the kitchen light."
+            subscriber.publish(f"{ROOT}/transcript", json.dumps(final))
+            wait_until(lambda: len(core.calls) == 2, "second call", 5)
+        with core:
+            core.wait({LISTENING: "on"}, 30)
+            assert heard(core) == final["text"]
+    with core:
+        core.wait({EVENT: "unavailable"}, 30)
+        with running():
+            core.wait({LISTENING: "on"}, 30)
+            assert heard(core) == final["text"]
+            time.sleep(1)
+            assert core.calls == []
+
+
+def wait_for_text(core: Core, text: str) -> None:
+    wait_until(lambda: heard(core) == text, text, 5)
+
+
+def heard(core: Core) -> object:
+    return core.entities[EVENT]["attributes"].get("text")
+
+
+@BOTH
+def test_what_is_turned_off_goes(core: Core, running: Running, variant: str) -> None:
+    with core:
+        with running(MQTT__DISCOVERY=variant):
+            wait_for_all(core, 30)
+        with running(MQTT__DISCOVERY="off"):
+            core.wait(dict.fromkeys(ALL, None), 15)
+            assert core.entities == {}
+        assert_content(core)
+
+
+def test_a_new_name_of_the_device_takes_the_old_one_back(core: Core, running: Running) -> None:
+    with core:
+        with running():
+            wait_for_all(core, 30)
+        with running(DEVICE_ID="attic"):
+            core.wait({LISTENING: None}, 15)
+            core.wait({"switch.harkd_attic_listening": "unknown"}, 15)
+            assert len(core.entities) == len(ALL)
+        assert_content(core)
+
+
+@pytest.mark.parametrize("way", [("device", "component"), ("component", "device")])
+def test_from_one_variant_to_the_other_everything_stays_as_its_user_made_it(
+    core: Core, subscriber: Subscriber, running: Running, way: tuple[str, str]
+) -> None:
+    with core:
+        with running(MQTT__DISCOVERY=way[0]):
+            wait_for_all(core, 30)
+            core.rename(LISTENING, "Ear")
+        seen = len(subscriber.messages)
+        with running(MQTT__DISCOVERY=way[1]):
+            subscriber.wait_for(is_announcement, 15, after=seen)
+            wait_for_all(core)
+            core.wait({LISTENING: "unknown", EVENT: "unknown"})
+            assert core.entities[LISTENING]["name"] == "Ear"
+        core.wait(dict.fromkeys(ALL, "unavailable"))
+        assert_content(core)
+
+
+def test_where_the_memory_is_lost_nothing_of_the_other_variant_is_left(
+    core: Core, subscriber: Subscriber, running: Running, tmp_path: Path
+) -> None:
+    with core:
+        with running(MQTT__DISCOVERY="component"):
+            wait_for_all(core, 30)
+        (tmp_path / "state" / "discovery.json").unlink()
+        with running(MQTT__DISCOVERY="device"):
+            subscriber.wait_for(lambda m: "/device/" in m.topic and bool(m.payload), 30)
+            wait_for_all(core, 30)
+            core.wait({LISTENING: "unknown"})
+    left = {m.topic: m.payload for m in subscriber.messages if m.topic.endswith("/config")}
+    assert [topic for topic, payload in left.items() if payload] == [
+        "homeassistant/device/harkd_kitchen/config"
+    ]
+
+
+def test_when_home_assistant_starts_it_is_told_again(
+    core: Core, subscriber: Subscriber, running: Running
+) -> None:
+    """Also where the broker has forgotten the announcement meanwhile."""
+    with running():
+        with core:
+            wait_for_all(core, 30)
+        topic = "homeassistant/device/harkd_kitchen/config"
+        subscriber.publish(topic, "", retain=True)
+        say(subscriber, "state", "")
+        seen = len(subscriber.messages)
+        with core:
+            subscriber.wait_for(
+                lambda m: m.topic == "homeassistant/status" and m.payload == b"online",
+                BIRTH_MOST_S,
+                after=seen,
+            )
+            born = time.monotonic()
+            subscriber.wait_for(lambda m: m.topic == topic and bool(m.payload), 6, after=seen)
+            print(f"told again {time.monotonic() - born:.1f} s after its birth message")
+            core.wait({SPEAKING: "unavailable", LAST: "unknown"})
+            subscriber.wait_for(on("state"), 1, after=seen)
