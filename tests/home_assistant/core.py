@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from servers import Mosquitto, free_port
 
-PYTHON = os.environ.get("HARKD_HOME_ASSISTANT", "")
+PYTHON = os.environ.get("TEST_HOME_ASSISTANT", "")
 """The Python of an environment with Home Assistant; ``scripts/test-home-assistant`` makes one."""
 START_S = 60.0
 POLL_S = 0.05

@@ -1,6 +1,6 @@
 """A real Node-RED with the flow that the README has, and the whole daemon.
 
-Needs the ``red.js`` of an installed Node-RED in HARKD_NODE_RED; ``scripts/test-node-red`` has one.
+Needs the ``red.js`` of an installed Node-RED in TEST_NODE_RED; ``scripts/test-node-red`` has one.
 """
 
 import json
@@ -18,7 +18,7 @@ from daemon_process import Daemon
 from mouth import Mouth
 from servers import Mosquitto, Received, Subscriber, end, free_port
 
-RED = os.environ.get("HARKD_NODE_RED", "")
+RED = os.environ.get("TEST_NODE_RED", "")
 START_S = 60
 pytestmark = [
     pytest.mark.integration,
