@@ -77,6 +77,10 @@ class OutboxFigures(Protocol):
     def on_disk(self) -> bool:
         """Whether they would survive a crash."""
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the disk and how to mend it; empty where nothing is."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
@@ -231,6 +235,7 @@ def health(about: About, figures: Health) -> Message:
             "waiting": outbox.waiting,
             "oldest_age_s": outbox.oldest_age_s and round(outbox.oldest_age_s, 1),
             "on_disk": outbox.on_disk,
+            "problem": outbox.problem,
         },
         "reconnects": max(0, figures.connections - 1),
         "model": about.model,

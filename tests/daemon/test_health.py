@@ -27,6 +27,7 @@ class Waiting:
     waiting: int = 2
     oldest_age_s: float | None = 12.345
     on_disk: bool = True
+    problem: str = ""
 
 
 def health(**changes: Any) -> Health:
@@ -59,7 +60,12 @@ def test_the_message_is_retained_and_says_what_is_known() -> None:
     assert (message.topic, message.qos, message.retain) == ("harkd/kitchen/health", 1, True)
     payload = body(message)
     assert (payload["uptime_s"], payload["audio_s"], payload["rtf"]) == (62, 90.0, 0.125)
-    assert payload["outbox"] == {"waiting": 2, "oldest_age_s": 12.3, "on_disk": True}
+    assert payload["outbox"] == {
+        "waiting": 2,
+        "oldest_age_s": 12.3,
+        "on_disk": True,
+        "problem": "",
+    }
     assert (payload["cpu_percent"], payload["rss_mb"]) == (7.5, 142.2)
     assert (payload["capture_cpu_percent"], payload["capture_rss_mb"]) == (None, None)
     assert payload["reconnects"] == 2
@@ -71,8 +77,13 @@ def test_what_is_not_known_is_null() -> None:
     for name in ("cpu_percent", "rss_mb", "rtf", "latency_ms", "latency_median_ms", "outbox"):
         assert payload[name] is None
     assert payload["reconnects"] == 0
-    empty = messages.health(ABOUT, health(outbox=Waiting(0, None, False)))
-    assert body(empty)["outbox"] == {"waiting": 0, "oldest_age_s": None, "on_disk": False}
+    empty = messages.health(ABOUT, health(outbox=Waiting(0, None, False, "no room")))
+    assert body(empty)["outbox"] == {
+        "waiting": 0,
+        "oldest_age_s": None,
+        "on_disk": False,
+        "problem": "no room",
+    }
 
 
 def test_each_field_is_documented() -> None:
