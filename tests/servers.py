@@ -28,6 +28,7 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 
 DEBIAN_PACKAGES = {
+    "flite": "flite",
     "gcc": "gcc",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",

@@ -4,8 +4,12 @@ Everything is real: the daemon and its capture process, PortAudio on PulseAudio 
 mosquitto, a client. The recordings come with the model.
 """
 
+import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from harkd.segmenter import Segmenter, SpeechEnded
 from harkd.settings import EndpointSettings, VadSettings
 from servers import Mosquitto, PulseServer, Received, Subscriber
 from speech import TWO_CITIES, word_error_rate
+from spoken import SENTENCES, TRAINED, say
 
 pytestmark = [pytest.mark.integration, pytest.mark.model]
 
@@ -139,6 +144,43 @@ def test_speech_through_pulseaudio_is_transcribed_while_it_is_spoken(
     assert {"listening", "speech"} <= {state["state"] for state in states}
     assert states[-1]["provider"] == "cpu"
     assert collect(messages, "availability")[-1].payload == b"offline"
+
+
+def test_a_streaming_model_hears_through_pulseaudio_too(
+    pulse: PulseServer, broker: Mosquitto, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The small trained one, from the import of its package to growing partials on MQTT."""
+    models = {**os.environ, "HARKD_MODELS": str(tmp_path / "models")}
+    command = [sys.executable, "-m", "harkd", "models", "import", str(TRAINED)]
+    subprocess.run(command, env=models, check=True)
+    said = [SENTENCES[3], SENTENCES[2]]
+    pause = np.zeros(16000, np.int16)
+    audio = np.concatenate([part for text in said for part in (say(text), pause)])
+    soundfile.write(tmp_path / "said.wav", audio, 16000)
+    env = {**env, **pulse.env, "HARKD_MODELS": models["HARKD_MODELS"]}
+    with (
+        Subscriber(broker) as subscriber,
+        Daemon(env={**env, "HARKD_RECOGNIZER__MODEL": TRAINED.name}, folder=tmp_path) as daemon,
+    ):
+        subscriber.wait_for(listening, 15)
+        assert pulse.play(tmp_path / "said.wav").wait(30) == 0
+        time.sleep(1.5)
+        assert daemon.stop() == 0
+        messages = subscriber.messages
+
+    finals = [body(message) for message in collect(messages, "transcript")]
+    assert word_error_rate(" ".join(said), " ".join(final["text"] for final in finals)) <= 0.2
+    assert {final["model"] for final in finals} == {TRAINED.name}
+    assert_promises_hold(messages)
+    grown = 0
+    for final in finals:
+        assert [word["word"] for word in final["words"]] == final["text"].split()
+        partials = [body(message) for message in collect(messages, "transcript/partial")]
+        course = [each["text"] for each in partials if each["id"] == final["id"]]
+        for before, after in itertools.pairwise([*course, final["text"]]):
+            assert after.startswith(before)
+        grown += len(set(course))
+    assert grown >= 4
 
 
 def test_a_48_khz_stereo_only_alsa_device_is_heard_with_true_times(
