@@ -29,7 +29,7 @@ from harkd.errors import HarkdError, RecognitionError
 from harkd.events import Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.model_package import Manifest, PackagedFile, Sample, sha256_of, write_manifest
 from harkd.recognizer import factory
-from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis
+from harkd.recognizer.protocol import Effort, Hypothesis
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings
 from harkd.speech_list import Recording
 
@@ -73,8 +73,9 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, i
     calls: list[tuple[str, int, Effort]] = []
 
     def load(
-        _: Path, manifest: Manifest, threads: int = 0, effort: Effort = EVERYTHING
+        _: Path, manifest: Manifest, threads: int, effort: Effort, device: str
     ) -> FakeRecognizer:
+        assert device == "auto"
         calls.append((manifest.name, threads, effort))
         return FakeRecognizer(name=manifest.name)
 
