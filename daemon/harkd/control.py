@@ -221,7 +221,6 @@ class Control:
             case Deed.RELOAD:
                 self._reload(received)
             case Deed.REANNOUNCE:
-                self._publisher.send(messages.availability(self._publisher.about, online=True))
                 self._publisher.repeat()
             case Deed.TEST_FINAL:
                 self._sink(self._test_final())

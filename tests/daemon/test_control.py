@@ -404,9 +404,7 @@ def test_reannounce_sends_everything_again_and_nothing_twice(rig: Rig) -> None:
     rig.command("reannounce")
     assert told == []
     assert rig.publisher.repeats == 1
-    assert [(each.topic, each.payload) for each in rig.publisher.sent] == [
-        (f"{ROOT}/availability", b"online")
-    ]
+    assert rig.publisher.sent == []
 
 
 def test_a_deed_that_fails_is_logged_and_answered(

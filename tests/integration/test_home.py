@@ -66,7 +66,8 @@ def test_home_assistant_is_told_and_told_again_when_it_starts(
         subscriber.publish("homeassistant/status", "online")
         again = subscriber.wait_for(announced, announcing.BIRTH_MOST_S + 2, after=seen)
         assert again.payload == first.payload
-        subscriber.wait_for(on("harkd/test/state"), 1, after=seen)
+        for topic in ("availability", "state", "listen/state", "microphone/availability"):
+            subscriber.wait_for(on(f"harkd/test/{topic}"), 1, after=seen)
 
 
 def test_reannounce_tells_everything_again_once(subscriber: Subscriber, running: Running) -> None:

@@ -220,6 +220,20 @@ def test_what_is_kept_is_sent_at_once_and_again_when_asked(broker: Mosquitto) ->
             "the kept message twice",
             2,
         )
+        said = [each.payload for each in subscriber.messages if on("availability")(each)]
+        assert said == [b"online", b"online"]
+
+
+def test_once_it_stops_nothing_that_is_kept_is_sent_again(broker: Mosquitto) -> None:
+    """Home Assistant may start at that moment, and would read `online` behind `offline`."""
+    with Subscriber(broker) as subscriber:
+        with publishing(broker.port) as publisher:
+            subscriber.wait_for(on("availability"), 2)
+            publisher._stopping.set()
+            publisher.repeat()
+        subscriber.wait_for(lambda each: each.payload == b"offline", 2)
+        said = [each.payload for each in subscriber.messages if on("availability")(each)]
+    assert said == [b"online", b"offline"]
 
 
 def test_a_clean_stop_says_offline_after_all_that_was_published(broker: Mosquitto) -> None:
