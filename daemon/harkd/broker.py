@@ -88,9 +88,29 @@ class EmbeddedBroker:
             },
         }
         broker = Broker(config)
+        greet_subscribers_only(broker)
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         await broker.start()
         self._ready.set()
         await self._stop.wait()
         await broker.shutdown()
+
+
+def greet_subscribers_only(broker: Any) -> None:
+    """Let amqtt's broker send what is retained to those alone who have subscribed to it.
+
+    amqtt 0.12 sends each client that connects what is retained on everybody's subscriptions
+    (`for topic in self._subscriptions` in its broker.py). One that only sends something and hangs
+    up, as `mosquitto_pub` does, then leaves that unread; so the kernel resets the connection, and
+    amqtt loses what was sent. Measured: of 60 commands, 1 arrived, while somebody had subscribed
+    to `#`.
+    """
+    send = broker._publish_retained_messages_for_subscription
+
+    async def send_to_subscriber(subscription: tuple[str, int], session: Any) -> None:
+        subscribers = broker._subscriptions.get(subscription[0], ())
+        if any(each.client_id == session.client_id for each, _ in subscribers):
+            await send(subscription, session)
+
+    broker._publish_retained_messages_for_subscription = send_to_subscriber

@@ -95,10 +95,7 @@ class Control:
         self.dropped = 0
         """Commands that were dropped because too many waited."""
         self.announcers: list[Callable[[Settings], None]] = []
-        """Called with what is in force, for `reannounce`, and when that was changed by `reload`.
-
-        On the `control` thread; for `reannounce`, before all that is kept is sent.
-        """
+        """Called with what is in force, on the `control` thread, when `reload` changed that."""
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         if fault:
             answers.report(fault)
@@ -224,8 +221,6 @@ class Control:
             case Deed.RELOAD:
                 self._reload(received)
             case Deed.REANNOUNCE:
-                self._call_announcers()
-                self._publisher.send(messages.availability(self._publisher.about, online=True))
                 self._publisher.repeat()
             case Deed.TEST_FINAL:
                 self._sink(self._test_final())
@@ -254,15 +249,12 @@ class Control:
         self._put_in_force(in_force)
         self._announce()
         if differ:
-            self._call_announcers()
+            for announce in self.announcers:
+                announce(in_force)
         if fixed:
             text = f"{', '.join(fixed)} {'needs' if len(fixed) == 1 else 'need'} a restart"
             log.warning("%s", text)
             self._answers.answer(received, text)
-
-    def _call_announcers(self) -> None:
-        for announce in self.announcers:
-            announce(self._in_force)
 
     def _put_in_force(self, settings: Settings) -> None:
         self._in_force = settings

@@ -35,8 +35,8 @@ class OutboxFacts:
 
     waiting: int
     """Finals that the broker has not acknowledged."""
-    oldest_age_s: float
-    """Seconds since the oldest of them was kept; 0 where none waits."""
+    oldest_age_s: float | None
+    """Seconds since the oldest of them was kept; None where none waits."""
     on_disk: bool
     """Whether they would survive a power cut."""
     dropped: int
@@ -249,11 +249,13 @@ class FinalSender:
     def facts(self) -> OutboxFacts:
         """Return how the outbox is; never waits for the disk."""
         oldest_ns = self._oldest_ns
-        age_s = 0.0 if oldest_ns is None else (self._now_ns() - oldest_ns) / 1e9
+        age_s = None
+        if oldest_ns is not None:
+            age_s = round(max(0.0, (self._now_ns() - oldest_ns) / 1e9), 1)
         hangs = self._delivery.hangs
         return OutboxFacts(
             waiting=self._keeper.waiting + self._coming,
-            oldest_age_s=round(max(0.0, age_s), 1),
+            oldest_age_s=age_s,
             on_disk=self._outbox.on_disk and not hangs,
             dropped=self._outbox.dropped + self._delivery.dropped + self._keeper.dropped,
             problem="the disk does not answer" if hangs else self._outbox.problem,

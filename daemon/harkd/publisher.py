@@ -145,9 +145,11 @@ class Publisher:
             self._kept.pop(topic, None)
 
     def repeat(self) -> None:
-        """Send everything that is kept again, for a subscriber that has begun anew."""
+        """Send `online` and all that is kept again, for a subscriber that has begun anew."""
         with self._lock:
-            for message in self._kept.values():
+            if self._stopping.is_set():
+                return  # nothing may be behind `offline`
+            for message in (messages.availability(self.about, online=True), *self._kept.values()):
                 self._send(message)
 
     def stop(self) -> None:

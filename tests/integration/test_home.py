@@ -66,7 +66,23 @@ def test_home_assistant_is_told_and_told_again_when_it_starts(
         subscriber.publish("homeassistant/status", "online")
         again = subscriber.wait_for(announced, announcing.BIRTH_MOST_S + 2, after=seen)
         assert again.payload == first.payload
-        subscriber.wait_for(on("harkd/test/state"), 1, after=seen)
+        for topic in ("availability", "state", "listen/state", "microphone/availability"):
+            subscriber.wait_for(on(f"harkd/test/{topic}"), 1, after=seen)
+
+
+def test_reannounce_tells_everything_again_once(subscriber: Subscriber, running: Running) -> None:
+    with running():
+        subscriber.wait_for(announced, 15)
+        subscriber.wait_for(on("harkd/test/health"), 15)  # the next one comes after a minute
+        seen = len(subscriber.messages)
+        subscriber.publish("harkd/test/command", '{"command":"reannounce"}')
+        subscriber.publish("harkd/test/command", '{"command":"test_final"}')
+        subscriber.wait_for(on("harkd/test/transcript/last"), 5, after=seen)
+        told = [m.topic.removeprefix("harkd/test/") for m in subscriber.messages[seen:]]
+    again = [CONFIG, "availability", "health", "microphone/availability", "state"]
+    again += ["listen/state", "vad/aggressiveness/state", "endpoint/silence_ms/state"]
+    asked = ["command", "command", "transcript", "transcript/text", "transcript/last"]
+    assert sorted(told) == sorted(again + asked)
 
 
 def test_what_was_told_is_taken_back_over_a_restart(

@@ -220,6 +220,20 @@ def test_what_is_kept_is_sent_at_once_and_again_when_asked(broker: Mosquitto) ->
             "the kept message twice",
             2,
         )
+        said = [each.payload for each in subscriber.messages if on("availability")(each)]
+        assert said == [b"online", b"online"]
+
+
+def test_once_it_stops_nothing_that_is_kept_is_sent_again(broker: Mosquitto) -> None:
+    """Home Assistant may start at that moment, and would read `online` behind `offline`."""
+    with Subscriber(broker) as subscriber:
+        with publishing(broker.port) as publisher:
+            subscriber.wait_for(on("availability"), 2)
+            publisher._stopping.set()
+            publisher.repeat()
+        subscriber.wait_for(lambda each: each.payload == b"offline", 2)
+        said = [each.payload for each in subscriber.messages if on("availability")(each)]
+    assert said == [b"online", b"offline"]
 
 
 def test_a_clean_stop_says_offline_after_all_that_was_published(broker: Mosquitto) -> None:
@@ -548,17 +562,35 @@ def test_the_embedded_broker_serves_the_publisher_mosquitto_sub_and_paho(embedde
         publisher.publish(final("Turn on the light."))
         wait_until(lambda: b"Turn on the light." in heard, "transcript/text", 5)
         wait_until(lambda: publisher.outbox_facts().waiting == 0, "acknowledgement", 2)
-        # amqtt 0.12 greets a client with the retained messages of everybody's subscriptions, too
-        # (`for topic in self._subscriptions` in its broker.py).
         printed = subprocess.run(
             ["mosquitto_sub", "-p", str(embedded), "-t", f"{ROOT}/state", "-v", "-W", "1"],
             capture_output=True,
             check=False,
         )
-        assert f'{ROOT}/state {{"state":"listening",'.encode() in printed.stdout
+        (line,) = printed.stdout.splitlines()
+        assert line.startswith(f'{ROOT}/state {{"state":"listening",'.encode())
     wait_until(lambda: heard[-1] == b"offline", "offline", 2)
     client.disconnect()
     client.loop_stop()
+
+
+@AMQTT
+def test_the_embedded_broker_loses_nothing_of_who_sends_and_hangs_up(embedded: int) -> None:
+    """As `mosquitto_pub` does; it once was greeted with what others had subscribed to."""
+    send = ["mosquitto_pub", "-p", str(embedded)]
+    for name in ("state", "health", "listen/state"):
+        subprocess.run([*send, "-r", "-t", f"{ROOT}/{name}", "-m", "x" * 500], check=True)
+    with subprocess.Popen(
+        ["mosquitto_sub", "-p", str(embedded), "-t", "#", "-C", "23", "-W", "10", "-F", "%p"],
+        stdout=subprocess.PIPE,
+    ) as listening:
+        assert listening.stdout
+        greeting = [listening.stdout.readline() for _ in range(3)]
+        assert set(greeting) == {b"x" * 500 + b"\n"}
+        for number in range(20):
+            subprocess.run([*send, "-t", f"{ROOT}/listen/set", "-m", str(number)], check=True)
+        heard = listening.stdout.read().split()
+    assert heard == [str(number).encode() for number in range(20)]
 
 
 @AMQTT
