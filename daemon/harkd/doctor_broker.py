@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from harkd import app
+from harkd import app, commands, hermes
 from harkd.broker import LOOPBACK, is_taken
+from harkd.discovery import birth_topic
 from harkd.doctor_check import Check, Status
 from harkd.errors import SettingsError
 from harkd.messages import Message
@@ -30,8 +31,6 @@ from harkd.mqtt_connection import (
 from harkd.mqtt_tls import Session
 from harkd.settings import Settings
 
-TOPICS = ("listen/set", "vad/aggressiveness/set", "endpoint/silence_ms/set", "command")
-"""What harkd wants to read, under its root."""
 SOON_DAYS = 14
 
 
@@ -54,7 +53,7 @@ def check_broker(settings: Settings) -> Iterator[Check]:
             yield check_session(address, session)
         root = f"{settings.mqtt.base_topic}/{settings.effective_device_id}"
         yield check_writing(address, connection, inbox, root)
-        yield from check_reading(address, connection, inbox, root)
+        yield from check_reading(address, connection, inbox, read_topics(settings, root))
     finally:
         connection.close()
 
@@ -121,10 +120,9 @@ def check_writing(address: Address, connection: Connection, inbox: Inbox, root: 
 
 
 def check_reading(
-    address: Address, connection: Connection, inbox: Inbox, root: str
+    address: Address, connection: Connection, inbox: Inbox, topics: Sequence[str]
 ) -> Iterator[Check]:
     """Subscribe to what harkd listens to, and look whether the broker lets us."""
-    topics = [f"{root}/{name}" for name in TOPICS]
     connection.subscribe(topics)
     if not connection.subscribed.wait(ANSWER_S):
         yield Check(
@@ -146,6 +144,14 @@ def check_reading(
             )
     if not barred:
         yield Check("broker", Status.OK, f"it lets us read {topics[0]} and the like")
+
+
+def read_topics(settings: Settings, root: str) -> list[str]:
+    """Return the whole topics that the daemon subscribes to with these settings."""
+    topics = [f"{root}/{name}" for name in commands.TOPICS]
+    if settings.mqtt.discovery != "off":
+        topics.append(birth_topic(settings.mqtt.discovery_prefix))
+    return [*topics, *(hermes.TOPICS if settings.hermes.enabled else ())]
 
 
 def await_answer(inbox: Inbox, mid: int | None) -> Acknowledged | Down | None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from certificates import Certificates, server_lines
-from harkd.doctor_broker import TOPICS, check_broker
+from harkd import commands
+from harkd.doctor_broker import check_broker, read_topics
 from harkd.doctor_check import Check, Status
 from harkd.errors import BrokerRefusedError
-from harkd.settings import MqttSettings, Settings
+from harkd.settings import HermesSettings, MqttSettings, Settings
 from servers import Mosquitto, Subscriber
 
 pytestmark = pytest.mark.integration
@@ -110,10 +111,21 @@ def test_topics_that_a_user_must_not_read_are_told_each(tmp_path: Path) -> None:
     with Mosquitto(tmp_path, user="ha", password=secret, lines=lines) as server:
         login, writing, *reading = check_broker(settings(server, username="ha", password=secret))
     assert (login.status, writing.status) == (Status.OK, Status.OK)
+    topics = [f"harkd/kitchen/{name}" for name in commands.TOPICS]
     assert [check.what for check in reading] == [
-        f"it does not let us read harkd/kitchen/{name} (Not authorized)" for name in TOPICS
+        f"it does not let us read {topic} (Not authorized)"
+        for topic in [*topics, "homeassistant/status"]
     ]
     assert {check.mend for check in reading} == {'allow the user "ha" to read it'}
+
+
+def test_it_asks_for_what_the_daemon_subscribes_to_with_these_settings() -> None:
+    plain = Settings(mqtt=MqttSettings(discovery="off"))
+    assert read_topics(plain, "harkd/kitchen") == [
+        f"harkd/kitchen/{name}" for name in commands.TOPICS
+    ]
+    home = Settings(mqtt=MqttSettings(discovery_prefix="ha"), hermes=HermesSettings(enabled=True))
+    assert {"ha/status", "hermes/asr/startListening"} <= set(read_topics(home, "harkd/kitchen"))
 
 
 def test_the_message_is_no_transcript_and_no_state(broker: Mosquitto) -> None:
