@@ -7,9 +7,7 @@ in the state folder, since what a broker keeps can only be taken back by its top
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +21,7 @@ from harkd.bench_machine import processor
 from harkd.discovery import Device, Variant
 from harkd.messages import Message
 from harkd.mqtt_connection import Received
+from harkd.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +83,8 @@ class Announced:
     def write(self, topics: Iterable[str]) -> None:
         """Remember these and no others, whole or not at all."""
         content = msgspec.json.encode(_Kept(sorted(topics)))
-        new = self._path.with_suffix(".new")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with new.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
+            write_whole(self._path, content)
         except OSError as error:
             log.log(
                 logging.DEBUG if self._told else logging.WARNING,
@@ -101,8 +94,6 @@ class Announced:
                 self._path.parent,
             )
             self._told = True
-            with contextlib.suppress(OSError):
-                new.unlink(missing_ok=True)
 
 
 def this_machine(board: Path = Path("/proc/device-tree/model")) -> str:

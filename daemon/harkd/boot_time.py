@@ -18,11 +18,6 @@ def now_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def asleep_ns() -> int:
-    """Return for how long this machine has been suspended since it started, in nanoseconds."""
-    return now_ns() - time.monotonic_ns()
-
-
 def boot_id() -> str:
     """Return what names this start of the machine; unlike any other where nobody tells."""
     try:

@@ -27,6 +27,7 @@ from harkd.mqtt_connection import (
     NoAnswerError,
     NotSubscribed,
     ProtocolRefusedError,
+    versions_of,
 )
 from harkd.mqtt_tls import Session
 from harkd.settings import Settings
@@ -60,7 +61,7 @@ def check_broker(settings: Settings) -> Iterator[Check]:
 
 def connect(address: Address, protocol: str, inbox: Inbox) -> Connection:
     """Return a connection with the best version that the broker takes. Raises BrokerError."""
-    versions = ["5", "3.1.1"] if protocol == "auto" else [protocol]
+    versions = versions_of(protocol)
     for version in versions:
         connection = Connection(address, version, None, inbox)
         try:

@@ -6,7 +6,6 @@ beside it, which is synced and renamed. Used by one thread at a time.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -23,6 +22,7 @@ from harkd.errors import StateError
 from harkd.live_settings import value_of, with_value
 from harkd.settings import LEAVES, Settings, silence_fault
 from harkd.settings_file import Keys
+from harkd.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -135,15 +135,9 @@ class OptionsFile:
         Raises:
             StateError: It cannot be written.
         """
-        new = self._folder / f"{NAME}.new"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_synced(new, to_json(kept))
-            new.replace(self._path)
-            sync_folder(self._folder)
+            write_whole(self._path, to_json(kept))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                new.unlink()
             raise StateError(
                 f"what was set over MQTT cannot be kept in {self._folder} ({error.strerror}) and "
                 "holds until the restart",
@@ -167,25 +161,6 @@ def read_regular(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "it is no file")
         return os.read(fd, MOST_BYTES + 1)
-    finally:
-        os.close(fd)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file that only we may read, and wait until the disk has it. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        os.fchmod(fd, 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -24,6 +24,7 @@ import msgspec
 
 from harkd.errors import ModelPullError
 from harkd.model_package import Manifest, PackagedFile, Sample, sha256_of, write_manifest
+from harkd.whole_file import sync_folder
 
 DEFAULT_MODEL = "moonshine-tiny-en"
 
@@ -318,7 +319,7 @@ def _unpack(entry: CatalogueEntry, wheel: Path, staging: Path, progress: Progres
         raise _unlike(entry, wheel, str(error)) from error
     write_manifest(package, manifest)
     for directory in {(package / file.path).parent for file in manifest.all_files()} | {package}:
-        sync_directory(directory)
+        sync_folder(directory)
     progress("unpack", done_bytes, manifest.size_bytes)
     return package
 
@@ -343,12 +344,3 @@ def _unlike(entry: CatalogueEntry, wheel: Path, what: str) -> ModelPullError:
         f"{wheel.name} does not hold {entry.manifest.name} as harkd knows it: {what}",
         "Update harkd",
     )
-
-
-def sync_directory(directory: Path) -> None:
-    """Have the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

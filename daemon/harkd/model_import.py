@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from harkd.errors import HarkdError, ModelDamagedError, ModelError, ModelMissingError
-from harkd.model_catalogue import Progress, sync_directory
+from harkd.model_catalogue import Progress
 from harkd.model_package import (
     MANIFEST_NAME,
     FileFault,
@@ -32,6 +32,7 @@ from harkd.model_package import (
 )
 from harkd.model_store import IMPORT_MARK, InstalledModel, ModelStore, silent, unreadable
 from harkd.sherpa_package import looks_published, manifest_of
+from harkd.whole_file import sync_folder
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _COPY_BYTES = 1 << 20
@@ -209,7 +210,7 @@ def _stage(source: Path, manifest: Manifest, staging: Path, progress: Progress) 
     mark = f"{source}\n".encode(errors="surrogateescape")
     _write(package / IMPORT_MARK, iter([mark]))
     for directory, _, _ in os.walk(package):
-        sync_directory(Path(directory))
+        sync_folder(Path(directory))
     return package
 
 

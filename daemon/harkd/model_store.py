@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harkd.errors import ModelDamagedError, ModelError, ModelMissingError, ModelPullError
-from harkd.model_catalogue import CATALOGUE, CatalogueEntry, Progress, fetch, sync_directory
+from harkd.model_catalogue import CATALOGUE, CatalogueEntry, Progress, fetch
 from harkd.model_package import (
     MANIFEST_NAME,
     FileFault,
@@ -31,6 +31,7 @@ from harkd.model_package import (
 )
 from harkd.settings import Settings, models_dir
 from harkd.settings_file import expand
+from harkd.whole_file import sync_folder
 
 IMPORT_MARK = ".imported"
 """Beside the manifest of an imported model: the path it came from. No package names such a file."""
@@ -313,7 +314,7 @@ class ModelStore:
             if os.path.lexists(target):
                 target.rename(Path(tempfile.mkdtemp(prefix=_OLD, dir=self.root)) / name)
             package.rename(target)
-            sync_directory(self.root)
+            sync_folder(self.root)
         finally:
             self._sweep()
 

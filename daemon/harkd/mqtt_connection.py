@@ -51,16 +51,23 @@ __all__ = [
     "NotSubscribed",
     "ProtocolRefusedError",
     "Received",
+    "versions_of",
 ]
 
 ANSWER_S = 10.0
 """How long a broker may take to accept a connection, again for TLS, and again for CONNECT."""
 GOODBYE_S = 1.0
+AUTO = ("5", "3.1.1")
 VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311, "3.1": paho.MQTTv31}
 CLOSED, TAKEN_OVER, SILENT = "Unspecified error", "Session taken over", "Keep alive timeout"
 """paho's names for three ends of a connection."""
 WORDS = {CLOSED: "it closed the connection", SILENT: "it does not answer any more"}
 """Ours for them, to follow the broker's name in brackets."""
+
+
+def versions_of(protocol: str) -> list[str]:
+    """Return the MQTT versions to try for the setting, best first."""
+    return list(AUTO) if protocol == "auto" else [protocol]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ import msgspec
 from harkd.errors import OutboxBrokenError, OutboxError, OutboxFullError
 from harkd.events import Final
 from harkd.outbox_errors import translated, unusable
+from harkd.whole_file import sync_folder
 
 log = logging.getLogger(__name__)
 
@@ -292,12 +293,3 @@ class SqliteOutbox:
             raise translated(self._path, error) from error
         except OSError as error:
             raise unusable(self._path, error) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

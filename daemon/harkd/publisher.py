@@ -36,6 +36,7 @@ from harkd.mqtt_connection import (
     NotSubscribed,
     ProtocolRefusedError,
     Received,
+    versions_of,
 )
 from harkd.mqtt_reports import BACKOFF_REFUSED_S, STEADY_S, Reports
 from harkd.outbox import Outbox
@@ -74,7 +75,7 @@ class Publisher:
         report: Callable[[str], None] = lambda _problem: None,
     ) -> None:
         self._address = address
-        self._versions = ["5", "3.1.1"] if protocol == "auto" else [protocol]
+        self._versions = versions_of(protocol)
         self._good = ""
         self.about = about
         """What messages say of this daemon; may be replaced as more becomes known."""

@@ -34,6 +34,7 @@ LAYERS = [
         "hermes",
         "hermes_session",
         "redaction",
+        "whole_file",
         "verdict",
         "stability",
         "endpointing",
