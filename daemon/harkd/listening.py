@@ -26,6 +26,7 @@ from harkd.counters import Counters
 from harkd.events import Event, Rejected, RejectReason, State, StateChanged
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
+    Cause,
     CutAnnounced,
     Segmenter,
     SegmentEvent,
@@ -121,13 +122,13 @@ class Listening:
                 self._opened, self._heard = event, False
                 self._clock.reset()
             case SourceLost():
-                self._interrupt()
                 self._counters.count("losses")
                 self._report_lost(event)
-            case SourceMuted():
                 self._interrupt()
+            case SourceMuted():
                 self._opened = SourceOpened("", 0, 0)
                 self._set_state(State.MUTED)
+                self._interrupt()
 
     def change(self, settings: Settings) -> None:
         """Go on with other settings from the next block on. Any thread."""
@@ -135,9 +136,9 @@ class Listening:
 
     def end(self) -> None:
         """No more comes: end what is being said."""
-        self._interrupt()
         if self._state == (State.SPEECH, ""):
             self._set_state(State.LISTENING)
+        self._interrupt()
 
     def _listen(self, block: AudioBlock) -> None:
         if self._wanted is not self._settings:
@@ -175,6 +176,9 @@ class Listening:
         if isinstance(event, SpeechStarted):
             self._begin(event)
             return
+        if isinstance(event, SpeechEnded) and event.cause is Cause.SILENCE:
+            # Told before its final can be: who follows both then knows that it is still to come.
+            self._set_state(State.LISTENING)
         if (segment := self._current) is None:
             return
         with self._backlog.changed:

@@ -31,7 +31,7 @@ from fakes import (
 )
 from harkd import listening as listening_module
 from harkd import pipeline as pipeline_module
-from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceMuted, SourceOpened
+from harkd.audio import RATE_HZ, AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
 from harkd.counters import Counters
 from harkd.errors import AudioFileError, RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, State, StateChanged
@@ -449,6 +449,41 @@ def test_whenever_recognition_is_woken_the_audio_that_it_may_read_is_there(
         listening.take(block)
     listening.end()
     assert seen
+
+
+@pytest.mark.parametrize(
+    "end", [[], [LOST], [SourceMuted()], spoken(QUIET)], ids=["stop", "lost", "muted", "silence"]
+)
+def test_the_end_of_speech_is_told_before_recognition_can_tell_what_it_was(
+    end: list[SourceEvent],
+) -> None:
+    backlog = Backlog.of(SETTINGS.recognizer)
+    states: list[State] = []
+
+    def sink(event: Event) -> None:
+        assert isinstance(event, StateChanged)
+        states.append(event.state)
+        if states[-2:-1] == [State.SPEECH]:
+            (segment,) = backlog._segments
+            assert not segment.ended
+
+    listening = Listening(
+        SETTINGS,
+        backlog,
+        sink,
+        clock=SystemClock(),
+        new_id=lambda: "A",
+        may_wait=False,
+        is_speech=is_loud,
+    )
+    script: list[SourceEvent] = [OPENED, *spoken(QUIET + "#" * 40), *end]
+    for event in script:
+        listening.take(event)
+    listening.end()
+    assert State.SPEECH in states
+    assert states[-1] != State.SPEECH
+    (segment,) = backlog._segments
+    assert segment.ended
 
 
 def test_with_webrtcvad_speech_is_found_where_it_is() -> None:
