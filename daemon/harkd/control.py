@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,6 +39,7 @@ from harkd.logs import set_up
 from harkd.mqtt_connection import Received
 from harkd.publisher import Publisher
 from harkd.settings import Settings
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Control:
         """Commands that were dropped because too many waited."""
         self.announcers: list[Callable[[Settings], None]] = []
         """Called with what is in force, on the `control` thread, when `reload` changed that."""
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = Thread(target=self._run, name="control")
         if fault:
             answers.report(fault)
         for line in told_differences(kept, settings):

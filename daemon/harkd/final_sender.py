@@ -21,6 +21,7 @@ from harkd.events import Final
 from harkd.messages import About
 from harkd.outbox import MOST_IN_MEMORY, RETRY_S, Outbox
 from harkd.outbox_file import Kept
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Keeper:
         self._closing = False
         self.dropped = 0
         """Finals that gave way because the disk hung."""
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread = Thread(target=self._run, name="outbox")
 
     @property
     def waiting(self) -> int:
@@ -204,7 +205,7 @@ class FinalSender:
         self._handled = 0
         self._settled = False
         self._oldest_ns: int | None = None
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread = Thread(target=self._run, name="delivery")
 
     def start(self) -> None:
         """Begin to read what waits."""

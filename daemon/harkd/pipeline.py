@@ -7,7 +7,8 @@
 
 The listening thread never waits for a decode (but for a file, which can wait), so a slow decode
 delays text and never loses audio. Partials may be left out; each segment ends in exactly one
-`Final` or `Rejected`. `virtual_time` runs the same two parts without threads.
+`Final` or `Rejected`. Several pipelines can share one recognizer, see `turns`. `virtual_time` runs
+the same two parts without threads.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from harkd.events import Event
 from harkd.listening import Listening, SystemClock
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
-from harkd.segment import Backlog
+from harkd.segment import Backlog, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
+from harkd.threads import Thread
+from harkd.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,8 @@ class Pipeline:
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what happens.
+        turns: Shares the recognizer with other pipelines; it is this one's alone if omitted.
+        when_done: Called once all is done.
     """
 
     def __init__(
@@ -55,8 +60,12 @@ class Pipeline:
         *,
         is_speech: Callable[[bytes], bool] | None = None,
         counters: Counters | None = None,
+        turns: Turns | None = None,
+        when_done: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
+        self._turns = turns
+        self._when_done = when_done
         self._max_segment_s = recognizer.max_segment_s
         settings = fitted(settings, recognizer)
         self._backlog = Backlog.of(settings.recognizer)
@@ -84,7 +93,7 @@ class Pipeline:
         self.failure: BaseException | None = None
         """Why a thread died, if one did."""
         self._threads = [
-            threading.Thread(target=self._guard, args=(run,), name=name, daemon=True)
+            Thread(target=self._guard, args=(run,), name=name)
             for name, run in (("listening", self._listen), ("recognition", self._recognize))
         ]
 
@@ -136,6 +145,7 @@ class Pipeline:
             self._backlog.close()
             if run == self._recognize:
                 self._done.set()
+                self._when_done()
 
     def _fail(self, error: Exception) -> None:
         self.failure = self.failure or error
@@ -149,5 +159,14 @@ class Pipeline:
             self._listening.end()
 
     def _recognize(self) -> None:
-        while work := self._backlog.next_task(self._recognizing.progress):
-            self._recognizing.do(*work)
+        recognizing = self._recognizing
+        while work := self._backlog.next_task(recognizing.progress):
+            if self._turns is None:
+                recognizing.do(*work)
+                continue
+            update = work[1] is Task.UPDATE
+            with self._turns.take(urgent=not update):
+                # While a partial waited for its turn, more was said, or all.
+                latest = self._backlog.poll(recognizing.progress) if update else work
+                if latest:
+                    recognizing.do(*latest)

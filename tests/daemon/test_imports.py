@@ -22,6 +22,7 @@ LAYERS = [
         "settings",
         "settings_file",
         "settings_leaf",
+        "settings_inputs",
         "mqtt_settings",
         "mqtt_address",
         "doctor_check",
@@ -39,6 +40,8 @@ LAYERS = [
         "stability",
         "endpointing",
         "logs",
+        "threads",
+        "turns",
         "stopper",
         "transcript_formats",
         "interruption",
@@ -69,7 +72,7 @@ LAYERS = [
     | {"control", "answers", "health"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    {"app", "inputs", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]
