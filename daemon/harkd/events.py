@@ -67,6 +67,8 @@ class StateChanged:
     """Name of the open input; empty while none is open."""
     device_rate_hz: int = 0
     """Rate at which the input is open, in Hz; 0 while none is open."""
+    problem: str = ""
+    """What is wrong with the microphone, in one word for programs; empty where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)

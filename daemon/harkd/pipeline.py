@@ -30,6 +30,7 @@ from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
 from harkd.segmenter import within
 from harkd.settings import Settings
+from harkd.signal_level import SignalFigures
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,10 @@ class Pipeline:
     def waiting(self) -> int:
         """Segments that wait for recognition or are at it."""
         return len(self._backlog)
+
+    def signal(self) -> SignalFigures:
+        """Return what the signal is like now. Any thread."""
+        return self._listening.signal.figures()
 
     def change(self, settings: Settings) -> None:
         """Go on with other settings, without losing audio or a segment. Any thread.

@@ -76,6 +76,10 @@ class AudioSettings:
     """Milliseconds of buffer asked of the sound system, 10…1000."""
     block_ms: Annotated[int, Meta(ge=10, le=100)] = 30
     """Milliseconds of audio in one block, 10…100."""
+    zeros_s: Annotated[float, Meta(ge=0, le=600)] = 5.0
+    """Seconds of nothing but zeros after which it counts as muted or dead, 0…600; 0 for never."""
+    follow: Literal["name", "server"] = "name"
+    """Where the sound server moves us elsewhere: back to the named input, or along with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"signal_level"}
     | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
