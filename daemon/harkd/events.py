@@ -93,6 +93,8 @@ class Partial:
     """Name of the model."""
     stable_chars: int = 0
     """Characters at its start that the segment's previous hypothesis had, too; whole words."""
+    audio_end_ns: int = 0
+    """Monotonic time of the last sample that the text covers; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

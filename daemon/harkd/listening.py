@@ -221,6 +221,7 @@ class Listening:
         segment = Segment(
             self._new_id(), event.audio_start, event.speech_start, started_at, capacity
         )
+        segment.speech_start_ns = self._clock.at_ns(event.speech_start)
         self._counters.count("segments")
         segment.worth = False
         if self._backlog.offer(segment, wait=self._may_wait):

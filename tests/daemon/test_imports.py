@@ -43,6 +43,8 @@ LAYERS = [
         "transcript_formats",
         "interruption",
         "entry",
+        "life",
+        "histogram",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
