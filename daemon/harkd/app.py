@@ -15,11 +15,13 @@ from pathlib import Path
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.errors import AudioError, HarkdError, SettingsError
 from harkd.inputs import Input, RunOptions
+from harkd.instruments import Instruments
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_tls import check_files
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
+from harkd.service_manager import ServiceManager
 from harkd.settings import Settings, each_input
 from harkd.sinks import MicrophoneHint
 from harkd.stopper import Stopper
@@ -41,6 +43,7 @@ def run(
         stopper: Knows what signals ask for.
         reread: Reads the settings again; raises SettingsError.
     """
+    manager = ServiceManager.take_over(os.environ)
     chosen = chosen_inputs(settings, options)
     installed = find_model(settings)
     addresses = [make_address(one) for one in chosen]
@@ -64,14 +67,20 @@ def run(
         for one in inputs:
             ending.callback(one.stop)
             one.start(protocol(settings, broker), [hint])
+        first = inputs[0].side.publisher
+        instruments = Instruments(settings.http, manager, lambda: first.about)
+        instruments.follow(*(one.vitals for one in inputs))
+        ending.callback(instruments.stop)
+        instruments.start()
         try:
             recognizer = load(installed, inputs[0].in_force)
             over = threading.Semaphore(0)
             turns = Turns() if len(inputs) > 1 else None
             for one in inputs:
                 one.attach(recognizer, turns, over.release)
+                one.side.control.reloading = manager.reloading
             stopper.reload_with(lambda: reload_soon(inputs))
-            return run_inputs(inputs, over, stopper)
+            return run_inputs(inputs, over, stopper, instruments)
         except HarkdError as error:
             for one in inputs:
                 one.fail(str(error))
@@ -84,19 +93,26 @@ def reload_soon(inputs: Sequence[Input]) -> None:
         one.side.control.reload_soon()
 
 
-def run_inputs(inputs: Sequence[Input], over: threading.Semaphore, stopper: Stopper) -> int:
+def run_inputs(
+    inputs: Sequence[Input],
+    over: threading.Semaphore,
+    stopper: Stopper,
+    instruments: Instruments,
+) -> int:
     """Listen until all have ended by themselves, or one has failed, or all are stopped.
 
     `over` is released by each that is done.
     """
 
     def stop() -> None:
+        instruments.stopping()
         for one in inputs:
             one.pipeline.stop()
 
     stopper.stop_with(stop)
     for one in inputs:
         one.listen()
+    instruments.ready()
     for _ in inputs:
         over.acquire()
         if any(one.pipeline.failure for one in inputs):

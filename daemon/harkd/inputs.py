@@ -27,6 +27,7 @@ from harkd.microphone import Microphone
 from harkd.mqtt_address import Address
 from harkd.mqtt_side import MqttSide, WasSet
 from harkd.muting import DroppingSource, MutableSource
+from harkd.overload import Overload
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.redaction import redacted
@@ -34,6 +35,7 @@ from harkd.settings import Settings
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, log_event
 from harkd.turns import Turns
+from harkd.vitals import InputVitals
 
 Sink = Callable[[Event], None]
 
@@ -99,6 +101,8 @@ class Input:
         """Where its audio comes from."""
         self.side: MqttSide
         """Its half of MQTT; from `start` on."""
+        self.vitals: InputVitals
+        """How it fares; from `start` on."""
         self.pipeline: Pipeline
         """What listens and recognizes; from `attach` on."""
 
@@ -169,7 +173,10 @@ class Input:
             reread=self._reread,
             sink=self._tell,
         )
-        self._sinks += [self.side.hear, log_event, *sinks]
+        self.vitals = InputVitals(
+            self._about.device_id, self._counters, self.side.publisher, self.side.control
+        )
+        self._sinks += [self.side.hear, self.vitals.hear, log_event, *sinks]
         if self._options.print_events:
             printer = EventPrinter(lambda: self.side.publisher.about)
             self._ending.callback(printer.close)
@@ -192,6 +199,11 @@ class Input:
             turns=turns,
             when_done=when_done,
         )
+        self.vitals.attach(
+            self.pipeline, self.source if isinstance(self.source, Microphone) else None
+        )
+        overload = Overload(lambda: self.pipeline.waiting, self.side.answers.report)
+        self._sinks.append(overload.hear)
         health = HealthReporter(self.health, lambda: publisher.about, publisher.keep)
         control.attach(self.pipeline.change, recognizer.language)
         control.start()
