@@ -7,6 +7,7 @@ in the state folder, since what a broker keeps can only be taken back by its top
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import random
@@ -95,6 +96,17 @@ class Announced:
                 self._path.parent,
             )
             self._told = True
+
+    def adopt(self, other: Announced) -> None:
+        """Remember what another remembers, too, which then forgets it."""
+        if known := other.read():
+            self.write(known | (self.read() or set()))
+            other.forget()
+
+    def forget(self) -> None:
+        """Remember nothing more."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def this_machine(board: Path = Path("/proc/device-tree/model")) -> str:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harkd import legacy_state
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.errors import AudioError, HarkdError, SettingsError
 from harkd.inputs import Input, RunOptions
@@ -49,6 +50,8 @@ def run(
     addresses = [make_address(one) for one in chosen]
     warn_of_risks(addresses[0])
     hint = MicrophoneHint(sample_of(installed))
+    if not options.only:
+        legacy_state.take_over(settings, os.environ)
     with contextlib.ExitStack() as ending:
         inputs = [
             Input(

@@ -77,7 +77,16 @@ LAYERS = [
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "inputs", "instruments", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    {
+        "app",
+        "inputs",
+        "instruments",
+        "legacy_state",
+        "mqtt_side",
+        "doctor",
+        "doctor_broker",
+        "bench_run",
+    },
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]
