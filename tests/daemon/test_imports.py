@@ -76,7 +76,7 @@ LAYERS = [
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "doctor_speed", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_status", "__main__"},
 ]
