@@ -627,3 +627,30 @@ def test_the_real_capture_process_ends_when_its_parent_is_killed(
         process.send_signal(signal.SIGKILL)
         process.wait()
     wait_until(lambda: is_ended(pid), "end of the capture process", 2.0)
+
+
+# ------------------------------------------------------------------ signs of life
+
+
+def test_life_is_shown_while_it_is_muted_absent_or_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Liveness must not depend on a microphone."""
+    monkeypatch.setattr(microphone, "ALIVE_S", 0.02)
+    for muted, script in ((True, ""), (False, "hang()"), (False, "opened(); hang()")):
+        source = Microphone(AudioSettings(), muted=muted, command=program(script))
+        shown, enough = [0], threading.Event()
+
+        def show(shown: list[int] = shown, enough: threading.Event = enough) -> None:
+            shown[0] += 1
+            if shown[0] == 5:
+                enough.set()
+
+        source.alive = show
+        thread = threading.Thread(target=lambda source=source: list(source.events()))
+        thread.start()
+        try:
+            assert enough.wait(5), (muted, script)
+        finally:
+            source.close()
+            thread.join(5)
