@@ -22,6 +22,7 @@ from harkd.counters import Counters
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
+from harkd.memory_check import require_memory
 from harkd.messages import About, Health
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
@@ -208,8 +209,9 @@ def sample_of(installed: InstalledModel) -> Path | None:
     return installed.dir / samples[0].path if samples else None
 
 
-def load(installed: InstalledModel, settings: Settings) -> Recognizer:
-    """Load the recognizer. Raises ModelError."""
+def load(installed: InstalledModel, settings: Settings, streams: int = 1) -> Recognizer:
+    """Load the recognizer, where there is memory for so many streams at once. Raises ModelError."""
+    require_memory(installed.manifest, settings, streams)
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
     wanted = settings.recognizer

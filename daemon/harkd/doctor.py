@@ -24,6 +24,7 @@ from harkd.audio import RATE_HZ, AudioBlock, FileSource, SourceOpened
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
+from harkd.doctor_memory import check_memory
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
@@ -262,6 +263,10 @@ def check_model(settings: Settings) -> Iterator[Check]:
             f"{installed.dir} is damaged: {listed}",
             store_of(settings).mend(name),
         )
+        return
+    memory = check_memory(installed, settings)
+    yield memory
+    if memory.status is Status.FAIL:
         return
     recognizer = app.load(installed, settings)
     audio = sample_audio(app.sample_of(installed))

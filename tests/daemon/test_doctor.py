@@ -446,7 +446,8 @@ def test_a_whole_model_is_run_and_timed(
     times = iter([100.0, 100.0 + took_s])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     monkeypatch.setattr("harkd.app.load", lambda *_: FakeRecognizer())
-    check = only(check_model(model[0]))
+    memory, check = check_model(model[0])
+    assert memory.name == "memory"
     assert check.status is status
     assert says in check.what
     assert "CPUExecutionProvider" in check.what

@@ -26,6 +26,7 @@ LAYERS = [
         "mqtt_address",
         "doctor_check",
         "model_package",
+        "memory_need",
         "messages",
         "counters",
         "commands",
@@ -57,6 +58,7 @@ LAYERS = [
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
+    | {"memory", "memory_check"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
     | {"publisher", "broker"}
     | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
@@ -68,8 +70,8 @@ LAYERS = [
     | {"sinks", "transcribe", "transcribe_many"}
     | {"control", "answers", "health"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
-    | {"bench_report", "bench_plot"},
-    {"app", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    | {"bench_report", "bench_plot", "bench_memory"},
+    {"app", "mqtt_side", "doctor", "doctor_broker", "doctor_memory", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]
@@ -175,6 +177,8 @@ CONVERT_MAY_IMPORT = {
     "audio",  # recordings are to be heard as the daemon hears them
     "speech_list",  # `verify` takes the lists of `harkd bench`,
     "bench_words",  # and counts word errors in the same way
+    "bench_memory",  # what a package takes is measured as the daemon's own models are,
+    "memory_need",  # and written where the daemon looks for it
 }
 """The modules of harkd that the converter builds on."""
 
