@@ -95,7 +95,7 @@ def test_at_each_limit_of_a_cgroup_it_runs_or_says_why_not_and_is_never_killed(
     wav = model_dir / "samples" / "beckett.wav"
     ran = []
     with a_cgroup() as cgroup:
-        for limit_mb in (330, 265, 245, 160):
+        for limit_mb in (330, 245):
             cgroup.limit(limit_mb)
             done = transcribe(wav, env, cgroup.enter)
             assert cgroup.kills == 0, f"killed at {limit_mb} MB"
@@ -108,9 +108,7 @@ def test_at_each_limit_of_a_cgroup_it_runs_or_says_why_not_and_is_never_killed(
         cgroup.limit(160)
         forced = transcribe(wav, env | {"HARKD_RECOGNIZER__CHECK_MEMORY": "false"}, cgroup.enter)
         assert cgroup.kills == 1, f"it would not have fitted: {forced}"
-    assert ran[0]
-    assert not ran[-1]
-    assert ran == sorted(ran, reverse=True)
+    assert ran == [True, False]
 
 
 def test_a_daemon_that_would_not_fit_says_so_over_mqtt_and_ends(
