@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from harkd.bench_memory import measure
 from harkd.bench_words import MISSING, Normalizer, WordErrors, count_errors, load_normalizer
 from harkd.errors import ModelDamagedError
+from harkd.memory_need import MEASURED_KEY
 from harkd.model_package import (
     MANIFEST_NAME,
     Manifest,
@@ -194,8 +196,16 @@ def figures(found: Verified) -> dict[str, Any]:
 
 
 def write_figures(package: Path, found: Verified) -> None:
-    """Write the figures into the package's manifest."""
-    measured = found.manifest.measured | {"verified": figures(found)}
+    """Write the figures into the package's manifest, and what memory it takes.
+
+    Raises:
+        BenchError: The package does not run by itself.
+        OSError: The manifest cannot be written.
+    """
+    measured = found.manifest.measured | {
+        "verified": figures(found),
+        MEASURED_KEY: asdict(measure(package).figures),
+    }
     write_manifest(package, msgspec.structs.replace(found.manifest, measured=measured))
 
 

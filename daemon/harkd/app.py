@@ -17,6 +17,7 @@ from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.errors import AudioError, HarkdError, SettingsError
 from harkd.inputs import Input, RunOptions
 from harkd.instruments import Instruments
+from harkd.memory_check import require_memory
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_tls import check_files
@@ -76,7 +77,7 @@ def run(
         ending.callback(instruments.stop)
         instruments.start()
         try:
-            recognizer = load(installed, inputs[0].in_force)
+            recognizer = load(installed, inputs[0].in_force, len(inputs))
             over = threading.Semaphore(0)
             turns = Turns() if len(inputs) > 1 else None
             for one in inputs:
@@ -174,8 +175,9 @@ def sample_of(installed: InstalledModel) -> Path | None:
     return installed.dir / samples[0].path if samples else None
 
 
-def load(installed: InstalledModel, settings: Settings) -> Recognizer:
-    """Load the recognizer. Raises ModelError."""
+def load(installed: InstalledModel, settings: Settings, streams: int = 1) -> Recognizer:
+    """Load the recognizer, where there is memory for so many streams at once. Raises ModelError."""
+    require_memory(installed.manifest, settings, streams)
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
     wanted = settings.recognizer

@@ -19,10 +19,12 @@ import click
 from harkd.cli_config import config_option
 from harkd.errors import ModelMissingError
 from harkd.interruption import terminable
+from harkd.memory import rooms
+from harkd.memory_check import verdict_of
 from harkd.model_catalogue import DEFAULT_MODEL, Progress
 from harkd.model_import import import_package
 from harkd.model_store import ModelStore
-from harkd.settings import find_file, load, models_dir
+from harkd.settings import Settings, find_file, load, models_dir
 
 _STAGES = {
     "waiting": "Waiting for another pull or import",
@@ -45,6 +47,10 @@ class _Row:
     """`installed`, `damaged` or `available`"""
     size_bytes: int
     """Bytes of the files, 0 if unknown"""
+    memory_bytes: int
+    """Bytes of memory that it takes at most, 0 if unknown"""
+    fits: bool
+    """Whether so much is free now, as far as is known"""
     download_bytes: int
     """Bytes that a pull downloads, 0 if it cannot be pulled"""
     languages: list[str]
@@ -84,13 +90,16 @@ def list_models(store: ModelStore, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    table = [("NAME", "STATE", "SIZE", "LANGUAGES", "LICENCE")]
+    table = [("NAME", "STATE", "SIZE", "MEMORY", "LANGUAGES", "LICENCE")]
     for row in rows:
         name = f"{row.name} (default)" if row.default else row.name
         size = f"{row.size_bytes / 1e6:.0f} MB" if row.size_bytes else "?"
+        memory = f"{row.memory_bytes / 1e6:.0f} MB" if row.memory_bytes else "?"
+        memory += "" if row.fits else " (too much)"
         imported = row.imported_from and row.state == "installed"
         state = "imported" if imported else row.state
-        table.append((name, state, size, ",".join(row.languages) or "?", row.licence or "?"))
+        languages = ",".join(row.languages) or "?"
+        table.append((name, state, size, memory, languages, row.licence or "?"))
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     for line in table:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -111,6 +120,9 @@ def pull(store: ModelStore, name: str, force: bool) -> None:
     with terminable(), _progress() as progress:
         found = store.pull(name, force=force, progress=progress)
     click.echo(f"{name} is installed in {found.dir}")
+    verdict = verdict_of(found.manifest, Settings(), rooms())
+    if verdict.too_little or verdict.close:
+        click.echo(f"Memory is short: it {verdict}.")
     same = found.manifest.files == store.catalogue[name].manifest.files
     if (origin := store.imported_from(name)) and not same:
         click.echo(
@@ -204,18 +216,21 @@ def remove(store: ModelStore, name: str, yes: bool) -> None:
 
 def _rows(store: ModelStore) -> list[_Row]:
     stored = {model.name: model for model in store.installed()}
-    rows = []
+    free, rows = rooms(), []
     for name in [*store.catalogue, *(n for n in stored if n not in store.catalogue)]:
         here, entry = stored.get(name), store.catalogue.get(name)
         manifest = here.manifest if here else None
         manifest = manifest or (entry.manifest if entry else None)
         state = "available" if here is None else "damaged" if here.faults else "installed"
+        verdict = verdict_of(manifest, Settings(), free) if manifest else None
         rows.append(
             _Row(
                 name=name,
                 default=name == DEFAULT_MODEL,
                 state=state,
                 size_bytes=manifest.size_bytes if manifest else 0,
+                memory_bytes=verdict.need.least_bytes if verdict and verdict.need else 0,
+                fits=not (verdict and verdict.too_little),
                 download_bytes=entry.wheel_bytes if entry else 0,
                 languages=list(manifest.languages) if manifest else [],
                 licence=manifest.licence if manifest else "",

@@ -165,7 +165,7 @@ def happening(
         return
     jobs, threads = shared_out(jobs, settings.recognizer.threads, len(os.sched_getaffinity(0)))
     settings = replace(settings, recognizer=replace(settings.recognizer, threads=threads))
-    recognizer = app.load(find_model(settings), settings)
+    recognizer = app.load(find_model(settings), settings, jobs)
     with ManyFiles(paths, recognizer, settings, jobs) as many:
         yield many.events()
 

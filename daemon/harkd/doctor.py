@@ -23,6 +23,7 @@ from harkd.audio import SourceOpened
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
+from harkd.doctor_memory import check_memory
 from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
@@ -274,6 +275,10 @@ def check_model(settings: Settings) -> Iterator[Check]:
             f"{installed.dir} is damaged: {listed}",
             store_of(settings).mend(name),
         )
+        return
+    memory = check_memory(installed, settings)
+    yield memory
+    if memory.status is Status.FAIL:
         return
     recognizer = app.load(installed, settings)
     yield check_speed(name, recognizer, app.sample_of(installed))

@@ -9,7 +9,8 @@
     ├── ModelError              a model cannot be used
     │   ├── ModelMissingError   it is not installed
     │   ├── ModelDamagedError   a file is missing, truncated or altered
-    │   └── ModelPullError      it cannot be fetched (network, disk, index)
+    │   ├── ModelPullError      it cannot be fetched (network, disk, index)
+    │   └── ModelTooLargeError  it needs more memory than there is
     ├── RecognitionError        the recognizer failed on one utterance
     ├── CommandError            what was sent to one of our topics is no command
     ├── StateError              what must survive a restart cannot be kept
@@ -73,6 +74,10 @@ class ModelDamagedError(ModelError):
 
 class ModelPullError(ModelError):
     """The model cannot be fetched."""
+
+
+class ModelTooLargeError(ModelError):
+    """The model needs more memory than this process may have."""
 
 
 class RecognitionError(HarkdError):

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from harkd.errors import HarkdError, ModelDamagedError, ModelError, ModelMissingError
+from harkd.memory_check import require_memory
 from harkd.model_catalogue import Progress
 from harkd.model_package import (
     MANIFEST_NAME,
@@ -31,6 +32,7 @@ from harkd.model_package import (
     write_manifest,
 )
 from harkd.model_store import IMPORT_MARK, InstalledModel, ModelStore, silent, unreadable
+from harkd.settings import Settings
 from harkd.sherpa_package import looks_published, manifest_of
 from harkd.whole_file import sync_folder
 
@@ -274,6 +276,7 @@ def _try(package: Path, source: Path) -> None:
 
     manifest = load_manifest(package)
     try:
+        require_memory(manifest, Settings())
         load_recognizer(package, manifest)
     except Exception as error:  # whatever onnxruntime makes of files that nobody has tried
         said = error.message if isinstance(error, HarkdError) else repr(error)

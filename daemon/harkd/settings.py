@@ -142,6 +142,8 @@ class RecognizerSettings:
     """Processor threads, 0…64; 0 chooses."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto takes the GPU where the model and the machine can."""
+    check_memory: bool = True
+    """Whether a model that needs more memory than there is is refused before it is loaded."""
     min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.35
     """Confidence below which a text is rejected, 0…1."""
 

@@ -458,7 +458,8 @@ def test_a_whole_model_is_run_and_timed(
     recognizer = FakeRecognizer(takes_s)
     monkeypatch.setattr("time.perf_counter", lambda: recognizer.now_s)
     monkeypatch.setattr("harkd.app.load", lambda *_: recognizer)
-    check = only(check_model(model[0]))
+    memory, check = check_model(model[0])
+    assert memory.name == "memory"
     assert check.status is status
     assert says in check.what
     assert "CPUExecutionProvider" in check.what

@@ -27,6 +27,7 @@ LAYERS = [
         "mqtt_address",
         "doctor_check",
         "model_package",
+        "memory_need",
         "messages",
         "counters",
         "commands",
@@ -65,6 +66,7 @@ LAYERS = [
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
+    | {"memory", "memory_check"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
     | {"publisher", "broker"}
     | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
@@ -79,9 +81,9 @@ LAYERS = [
     | {"control", "answers", "health"}
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
-    | {"bench_report", "bench_plot"},
+    | {"bench_report", "bench_plot", "bench_memory"},
     {"app", "inputs", "instruments", "legacy_state", "mqtt_side"}
-    | {"doctor", "doctor_broker", "doctor_speed", "bench_run"},
+    | {"doctor", "doctor_broker", "doctor_speed", "doctor_memory", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_status", "__main__"},
 ]
@@ -187,6 +189,8 @@ CONVERT_MAY_IMPORT = {
     "audio",  # recordings are to be heard as the daemon hears them
     "speech_list",  # `verify` takes the lists of `harkd bench`,
     "bench_words",  # and counts word errors in the same way
+    "bench_memory",  # what a package takes is measured as the daemon's own models are,
+    "memory_need",  # and written where the daemon looks for it
 }
 """The modules of harkd that the converter builds on."""
 

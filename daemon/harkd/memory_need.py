@@ -1,0 +1,161 @@
+"""How much memory a model takes, from what was measured of it, or of others of its family. Pure.
+
+In: a manifest, and how long an utterance may be. Out: a `Need`. All of it is memory that nothing
+but swap can take away; pages of files, such as onnxruntime's own, are not in it. `bench/memory.py`
+holds the estimate against what a model really takes on this machine.
+
+A model loads, with a peak of its own, and stays; each utterance then takes some more, and so much
+for each of its seconds, which is given back at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from harkd.model_package import Manifest
+from harkd.settings import EndpointSettings
+
+MEASURED_KEY: Final = "memory"
+"""Of a manifest's `measured`: a mapping with the fields of `Figures`, which wins over any guess."""
+MB: Final = 1_000_000
+REST_MB: Final = 21.0
+"""What else comes: the capture process (9), what live recognition adds, the kernel's share."""
+THREAD_MB: Final = 2.0
+"""Each thread of a pass, after the first."""
+LIBRARIES_MB: Final = 60.0
+"""Addresses that the libraries take, and hardly any memory."""
+MOST_MB: Final = 1e6
+"""A figure beyond it is none."""
+STACK_MB: Final = 8.4
+"""Addresses of one thread's stack: 8 MiB, as most systems limit it."""
+MORE_THREADS: Final = 4
+"""Threads that the daemon starts after the model is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a model takes besides what the process has before it loads, in MB (10^6 bytes)."""
+
+    load_mb: float
+    """At most while it loads."""
+    loaded_mb: float
+    """When it is loaded."""
+    base_mb: float
+    """At most in an utterance, without what its seconds take."""
+    per_s_mb: float
+    """And for each second of the utterance."""
+
+    def at_most_mb(self, utterance_s: float, streams: int = 1) -> float:
+        """Return the most that it takes, with so many utterances of that length at once."""
+        each_mb = max(0.0, self.base_mb + self.per_s_mb * utterance_s - self.loaded_mb)
+        return max(self.load_mb, self.loaded_mb + streams * each_mb)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What must be free before a model is loaded, in bytes."""
+
+    least_bytes: int
+    """With one utterance of full length at a time."""
+    most_bytes: int
+    """With as many as may be recognized at a time, all of full length."""
+    address_bytes: int
+    """Of addresses, with one utterance: what RLIMIT_AS counts."""
+    data_bytes: int
+    """Of private memory, used or not: what RLIMIT_DATA counts."""
+
+
+FIGURES: Final[Mapping[str, tuple[tuple[float, Figures], ...]]] = {
+    "moonshine": (
+        (43.9, Figures(132, 70, 74, 9.3)),
+        (63.6, Figures(328, 324, 552, 6.7)),
+    ),
+    "moonshine-lean": (
+        (43.7, Figures(78, 69, 60, 5.1)),
+        (88.3, Figures(136, 120, 115, 8.2)),
+    ),
+    "streaming-ctc": (
+        (3.6, Figures(24, 23, 30, 0.05)),
+        (11.6, Figures(38, 31, 39, 0.05)),
+        (105.3, Figures(135, 135, 142, 0.05)),
+        (340.0, Figures(370, 370, 378, 0.05)),
+    ),
+    "streaming-transducer": (
+        (21.4, Figures(51, 50, 57, 0.05)),
+        (105.3, Figures(135, 135, 142, 0.05)),
+        (340.0, Figures(370, 370, 378, 0.05)),
+    ),
+}
+"""Size of the files in MB → figures, by `bench/memory.py`: docs/performance.md, "Memory"."""
+
+
+def need_of(
+    manifest: Manifest, endpoint: EndpointSettings, threads: int = 1, streams: int = 1
+) -> Need | None:
+    """Return what a model needs; None where nobody has measured anything of its kind.
+
+    Args:
+        manifest: The model's.
+        endpoint: `max_utterance_s` and what comes before and after speech make an utterance.
+        threads: Threads of each pass.
+        streams: Utterances that may be recognized at the same time.
+    """
+    figures = figures_of(manifest)
+    if figures is None:
+        return None
+    longest_s = min(endpoint.max_utterance_s, manifest.limits.max_segment_s)
+    more_threads = max(0, threads - 1)
+
+    def at_most(count: int) -> float:
+        return figures.at_most_mb(longest_s, count) + REST_MB + THREAD_MB * more_threads
+
+    least_mb = at_most(1)
+    stacks_mb = STACK_MB * (MORE_THREADS + more_threads)
+    return Need(
+        least_bytes=round(least_mb * MB),
+        most_bytes=round(at_most(streams) * MB),
+        address_bytes=round((least_mb + LIBRARIES_MB + stacks_mb) * MB),
+        data_bytes=round((least_mb + stacks_mb) * MB),
+    )
+
+
+def figures_of(manifest: Manifest) -> Figures | None:
+    """Return what is written in the manifest, or else an estimate by its family and size."""
+    return measured_figures(manifest.measured) or estimate(
+        manifest.family, sum(file.size_bytes for file in manifest.files.values()) / MB
+    )
+
+
+def measured_figures(measured: Mapping[str, Any]) -> Figures | None:
+    """Return the figures of a manifest's `measured`; None where they are not there, or are none."""
+    found = measured.get(MEASURED_KEY)
+    if not isinstance(found, Mapping):
+        return None
+    values = [found.get(field.name) for field in fields(Figures)]
+    sound = [float(v) for v in values if isinstance(v, int | float) and 0 <= v < MOST_MB]
+    return Figures(*sound) if len(sound) == len(values) else None
+
+
+def estimate(family: str, size_mb: float) -> Figures | None:
+    """Return figures between those of the next smaller and the next larger model of a family.
+
+    Below the smallest they fall with its line, and above the largest they grow with the size.
+    """
+    known = FIGURES.get(family)
+    if known is None:
+        return None
+    last_mb, last = known[-1]
+    if size_mb >= last_mb:
+        scale = size_mb / last_mb
+        return Figures(*(getattr(last, field.name) * scale for field in fields(Figures)))
+    at = next(i for i, (mb, _) in enumerate(known[1:], 1) if size_mb < mb)
+    (low_mb, low), (high_mb, high) = known[at - 1], known[at]
+    share = (size_mb - low_mb) / (high_mb - low_mb)
+
+    def between(name: str) -> float:
+        one, other = getattr(low, name), getattr(high, name)
+        return max(0.0, float(one + share * (other - one)))
+
+    return Figures(*(between(field.name) for field in fields(Figures)))
