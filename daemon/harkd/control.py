@@ -241,7 +241,7 @@ class Control:
         differ = [".".join(keys) for keys in differences(self._settings, settings)]
         fixed = [".".join(keys) for keys in differences(self._settings, new) if keys not in LIVE]
         if settings.log != self._settings.log:
-            set_up(settings.log.level, settings.log.format)
+            set_up(settings.log.level, settings.log.format, device_id=settings.effective_device_id)
         log.info("read the settings again; %s changed", ", ".join(differ) or "nothing")
         for line in told_differences(self._kept, settings):
             log.info("%s", line)

@@ -1,6 +1,8 @@
 """The daemon's log: one readable line on a terminal, one JSON object a line otherwise.
 
-Both go to stderr. A record's `fields` (``log.info(…, extra={"fields": {…}})``) become JSON keys.
+Both go to stderr. JSON follows the Elastic Common Schema, its keys written with dots, and
+docs/log-schema.json holds all of them. A record's `fields`
+(``log.info(…, extra={"fields": {…}})``) become the keys ``harkd.…``. Runs on the thread that logs.
 """
 
 from __future__ import annotations
@@ -9,8 +11,12 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Final, TextIO
 
+from harkd import __version__
+
+ECS_VERSION: Final = "8.11.0"
+"""The version of the Elastic Common Schema whose fields are used."""
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 RESET = "\x1b[0m"
 
@@ -34,36 +40,56 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, and the record's fields."""
+    """One object a line, as in docs/log-schema.json.
+
+    Args:
+        device_id: Whose log this is; empty where it is nobody's. A record's own field goes before.
+    """
+
+    def __init__(self, device_id: str = "") -> None:
+        super().__init__()
+        self._device_id = device_id
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         moment = datetime.fromtimestamp(record.created, UTC)
         entry: dict[str, object] = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
+            "@timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "log.level": record.levelname.lower(),
             "message": record.getMessage(),
+            "log.logger": record.name,
+            "process.pid": record.process,
+            "process.thread.name": record.threadName,
+            "service.name": "harkd",
+            "service.version": __version__,
+            "ecs.version": ECS_VERSION,
         }
-        for key, value in getattr(record, "fields", {}).items():
-            entry.setdefault(key, value)
+        fields: dict[str, object] = {"device_id": self._device_id} if self._device_id else {}
+        fields |= getattr(record, "fields", {})
+        entry |= {f"harkd.{key}": value for key, value in fields.items()}
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            kind, error, _ = record.exc_info
+            entry["error.type"] = kind.__name__ if kind else ""
+            entry["error.message"] = str(error)
+            entry["error.stack_trace"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
-def set_up(level: str, style: str, stream: TextIO | None = None) -> None:
+def set_up(level: str, style: str, stream: TextIO | None = None, device_id: str = "") -> None:
     """Send harkd's log to stderr.
 
     Args:
         level: debug, info, warning or error.
         style: human, json, or auto: human on a terminal, JSON otherwise.
         stream: Where to write instead of stderr.
+        device_id: Stands in each line of JSON; empty for none.
     """
     stream = stream or sys.stderr
     human = style == "human" or (style == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(HumanFormatter(colour=stream.isatty()) if human else JsonFormatter())
+    handler.setFormatter(
+        HumanFormatter(colour=stream.isatty()) if human else JsonFormatter(device_id)
+    )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # libraries speak up only when something is wrong
