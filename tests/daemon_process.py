@@ -32,6 +32,7 @@ class Daemon:
         own = {
             "XDG_CONFIG_HOME": str(folder / "no-config"),
             "HARKD_STATE__DIR": str(folder / "state"),
+            "HARKD_HTTP__PORT": "0",
         }
         self._env = {**clean, **own, **env}
         self._stdin = stdin

@@ -22,6 +22,7 @@ from harkd.counters import Counters
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
+from harkd.instruments import Instruments
 from harkd.messages import About, Health
 from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
@@ -29,14 +30,17 @@ from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_side import MqttSide, WasSet
 from harkd.mqtt_tls import check_files
 from harkd.muting import DroppingSource, MutableSource
+from harkd.overload import Overload
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
 from harkd.redaction import redacted
+from harkd.service_manager import ServiceManager
 from harkd.settings import Settings
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
+from harkd.vitals import InputVitals
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,7 @@ def run(
         reread: Reads the settings again; raises SettingsError.
     """
     began = time.monotonic()
+    manager = ServiceManager.take_over(os.environ)
     was_set = WasSet.read(settings)
     in_force = was_set.over(settings)
     source = make_source(settings, options, muted=was_set.kept.muted)
@@ -101,19 +106,27 @@ def run(
             reread=reread,
             sink=sink,
         )
-        sinks += [side.hear, log_event, MicrophoneHint(sample_of(installed))]
+        instruments = Instruments(settings.http, manager, lambda: side.publisher.about)
+        vitals = InputVitals(about.device_id, counters, side.publisher, side.control)
+        instruments.follow(vitals)
+        sinks += [side.hear, vitals.hear, log_event, MicrophoneHint(sample_of(installed))]
         if options.print_events:
             printer = EventPrinter(lambda: side.publisher.about)
             ending.callback(printer.close)
             sinks.append(printer)
         ending.callback(side.stop)
+        ending.callback(instruments.stop)
         sink(StateChanged(State.STARTING, datetime.now(UTC)))
         side.start()
+        instruments.start()
         try:
             recognizer = load(installed, in_force)
             publisher = side.publisher
             publisher.about = replace(publisher.about, provider=recognizer.provider)
             pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
+            vitals.attach(pipeline, source if isinstance(source, Microphone) else None)
+            sinks.append(Overload(lambda: pipeline.waiting, side.answers.report).hear)
+            side.control.reloading = manager.reloading
             gather = make_gather(began, counters, source, pipeline, side)
             health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
             side.control.attach(pipeline.change, recognizer.language)
@@ -121,7 +134,7 @@ def run(
             side.control.start()
             health.start()
             ending.callback(health.stop)
-            return run_pipeline(pipeline, sink, stopper)
+            return run_pipeline(pipeline, sink, stopper, instruments)
         except HarkdError as error:
             sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
             raise
@@ -171,10 +184,16 @@ def make_gather(
     return gather
 
 
-def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper) -> int:
+def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper, instruments: Instruments) -> int:
     """Run the pipeline until it ends by itself or is stopped."""
-    stopper.stop_with(pipeline.stop)
+
+    def stop() -> None:
+        instruments.stopping()
+        pipeline.stop()
+
+    stopper.stop_with(stop)
     pipeline.start()
+    instruments.ready()
     pipeline.wait()
     if pipeline.failure:
         sink(StateChanged(State.FAILED, datetime.now(UTC), str(pipeline.failure)))

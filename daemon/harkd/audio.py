@@ -67,6 +67,8 @@ class AudioBlock:
     """Monotonic time at which the first of these samples was captured."""
     gap: bool = False
     """Samples were lost right before this block."""
+    zeros_s: float = 0.0
+    """Seconds of nothing but zeros at the device up to this block's end; 0 where it has others."""
 
 
 SourceEvent = SourceOpened | SourceLost | SourceMuted | AudioBlock

@@ -14,6 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -35,6 +36,7 @@ from harkd.commands import (
 )
 from harkd.errors import CommandError, HarkdError, StateError
 from harkd.kept_options import Kept, OptionsFile, told_differences
+from harkd.life import FOREIGN_S, LifeSign
 from harkd.live_settings import LIVE, differences, merged, value_of
 from harkd.logs import set_up
 from harkd.mqtt_connection import Received
@@ -96,6 +98,10 @@ class Control:
         """Commands that were dropped because too many waited."""
         self.announcers: list[Callable[[Settings], None]] = []
         """Called with what is in force, on the `control` thread, when `reload` changed that."""
+        self.reloading: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Entered while the settings are read again."""
+        self.life = LifeSign("control", FOREIGN_S)
+        """Whether the thread makes progress."""
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         if fault:
             answers.report(fault)
@@ -153,20 +159,25 @@ class Control:
     # --------------------------------------------------------------- control thread
 
     def _run(self) -> None:
+        self.life.begin()
         while True:
+            self.life.rest()
             try:
                 order = self._orders.get(timeout=LOOK_S if self._answers.waiting else None)
             except queue.Empty:
                 self._answers.flush()
                 continue
+            self.life.beat()
             if order is None:
+                self.life.end()
                 return
             self._obey(order)
 
     def _obey(self, received: Received) -> None:
         try:
             if received is RELOAD:
-                self._reload(received)
+                with self.reloading():
+                    self._reload(received)
             else:
                 self._take_command(received)
         except CommandError as error:
@@ -219,7 +230,8 @@ class Control:
     def _do(self, deed: Deed, received: Received) -> None:
         match deed:
             case Deed.RELOAD:
-                self._reload(received)
+                with self.reloading():
+                    self._reload(received)
             case Deed.REANNOUNCE:
                 self._publisher.repeat()
             case Deed.TEST_FINAL:

@@ -1,4 +1,4 @@
-"""Counts what the daemon does, for its `health` message.
+"""Counts what the daemon does, for its `health` message and its metrics.
 
 In: counts from the parts in which something happens, and events. Out: `Counted`. Any thread: each
 call holds a lock for an addition.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harkd.events import Event, Final, Partial, Rejected
+from harkd.histogram import FINAL_LATENCY_S, PARTIAL_LAG_S, REAL_TIME_FACTOR, Histogram
 
 RATE_HZ = 16000
 """Samples in a second, as in `harkd.audio`, which is heavier to load."""
@@ -64,6 +65,12 @@ class Counters:
         self._rejected: Counter[str] = Counter()
         self._costs: deque[tuple[float, float]] = deque(maxlen=RECENT)
         self._latencies_ms: deque[int] = deque(maxlen=RECENT)
+        self.partial_lag_s = Histogram(PARTIAL_LAG_S)
+        """From the last audio that a partial covers to its hand-over."""
+        self.final_latency_s = Histogram(FINAL_LATENCY_S)
+        """From the last voiced sample of a final to its hand-over."""
+        self.real_time_factor = Histogram(REAL_TIME_FACTOR)
+        """Seconds of recognition for a second of a segment."""
 
     def count(self, name: Name, amount: int = 1) -> None:
         """Add to a count."""
@@ -75,6 +82,8 @@ class Counters:
         if spent_s:  # what is too short is not recognized at all
             with self._lock:
                 self._costs.append((spent_s, audio_s))
+            if audio_s:
+                self.real_time_factor.observe(spent_s / audio_s)
 
     def note(self, event: Event) -> None:
         """Count an event, right before it is handed over."""
@@ -82,12 +91,16 @@ class Counters:
             match event:
                 case Partial():
                     self._counts["partials"] += 1
+                    if event.audio_end_ns:
+                        lag_ns = self._monotonic_ns() - event.audio_end_ns
+                        self.partial_lag_s.observe(max(0.0, lag_ns / 1e9))
                 case Rejected():
                     self._rejected[event.reason.value] += 1
                 case Final() if not event.test:
                     self._counts["finals"] += 1
                     late_ns = self._monotonic_ns() - event.speech_end_ns
                     self._latencies_ms.append(round(late_ns / 1e6))
+                    self.final_latency_s.observe(max(0.0, late_ns / 1e9))
 
     def snapshot(self) -> Counted:
         """Return all counts."""

@@ -67,6 +67,8 @@ class StateChanged:
     """Name of the open input; empty while none is open."""
     device_rate_hz: int = 0
     """Rate at which the input is open, in Hz; 0 while none is open."""
+    problem: str = ""
+    """What is wrong with the microphone, in one word for programs; empty where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Partial:
     """Name of the model."""
     stable_chars: int = 0
     """Characters at its start that the segment's previous hypothesis had, too; whole words."""
+    audio_end_ns: int = 0
+    """Monotonic time of the last sample that the text covers; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from harkd import boot_time
 from harkd.delivery import Delivery
 from harkd.delivery_sides import Link
 from harkd.events import Final
+from harkd.life import DELIVERY_S, FOREIGN_S, LifeSign
 from harkd.messages import About
 from harkd.outbox import MOST_IN_MEMORY, RETRY_S, Outbox
 from harkd.outbox_file import Kept
@@ -71,6 +72,8 @@ class Keeper:
         self._closing = False
         self.dropped = 0
         """Finals that gave way because the disk hung."""
+        self.life = LifeSign("outbox", FOREIGN_S)
+        """Whether it makes progress."""
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     @property
@@ -120,6 +123,8 @@ class Keeper:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        self.life.begin()
+        self.life.beat()
         try:
             self._outbox.open(self._report)
         except Exception:
@@ -132,9 +137,11 @@ class Keeper:
                 log.exception("the outbox failed in an unexpected way")
                 going = self._take_back()
         self._outbox.close()
+        self.life.end()
 
     def _take_back(self) -> bool:
         """Be asked again for what was not done, after a while; False where there is none."""
+        self.life.rest()
         with self._asked:
             self._write = {**self._writing, **self._write}
             self._writing = {}
@@ -143,8 +150,10 @@ class Keeper:
 
     def _work(self) -> bool:
         """Wait for work and do it; False where it was the last."""
+        self.life.rest()
         with self._asked:
             self._asked.wait_for(self._is_asked, self._outbox.due_s())
+            self.life.beat()
             self._writing, self._write = self._write, {}
             forget, self._forget = self._forget, set()
             asked, self._read = self._read, None
@@ -204,6 +213,8 @@ class FinalSender:
         self._handled = 0
         self._settled = False
         self._oldest_ns: int | None = None
+        self.life = (LifeSign("delivery", DELIVERY_S), self._keeper.life)
+        """Whether the two threads make progress."""
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def start(self) -> None:
@@ -290,12 +301,17 @@ class FinalSender:
                 self._handled += 1
 
     def _run(self) -> None:
+        life = self.life[0]
+        life.begin()
         while True:
+            life.rest()
             try:
                 call = self._calls.get(timeout=self._delivery.due_s())
             except queue.Empty:
                 call = self._delivery.tick
+            life.beat()
             if call is None:
+                life.end()
                 return
             try:
                 call()

@@ -36,6 +36,7 @@ from harkd.segmenter import (
     SpeechStarted,
 )
 from harkd.settings import Settings
+from harkd.signal_level import SignalLevel
 from harkd.verdict import too_short
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ class Listening:
         self._new_id = new_id
         self._may_wait = may_wait
         self._clock = SampleClock()
+        self.signal = SignalLevel()
+        """What the signal is like."""
         self._current: Segment | None = None
         self._opened = SourceOpened("", 0, 0)
         self._heard = False
@@ -155,12 +158,24 @@ class Listening:
         self._history.append(block.samples)
         if self._current and (silence := self._backlog.end_silence_of(self._current)):
             self._segmenter.end_pause_after(silence)
+        voiced_before = self._segmenter.voiced_frames
         for event in self._segmenter.push(block.samples):
             self._follow(event)
+        self.signal.take(
+            block.samples,
+            zeros_s=block.zeros_s,
+            lag_s=self._lag_s(block),
+            voiced_frames=self._segmenter.voiced_frames - voiced_before,
+        )
         with self._backlog.changed:
             if self._current and self._feed(self._current, self._segmenter.position):
                 self._backlog.changed.notify_all()
         self._set_state(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
+
+    def _lag_s(self, block: AudioBlock) -> float:
+        """How far the block's end is behind its capture time now."""
+        end_ns = block.captured_ns + len(block.samples) * 1_000_000_000 // RATE_HZ
+        return max(0.0, (self._time.monotonic_ns() - end_ns) / 1e9)
 
     def _follow_settings(self, settings: Settings) -> None:
         self._settings = settings
@@ -206,6 +221,7 @@ class Listening:
         segment = Segment(
             self._new_id(), event.audio_start, event.speech_start, started_at, capacity
         )
+        segment.speech_start_ns = self._clock.at_ns(event.speech_start)
         self._counters.count("segments")
         segment.worth = False
         if self._backlog.offer(segment, wait=self._may_wait):

@@ -169,6 +169,7 @@ def state(about: About, event: StateChanged) -> Message:
         "provider": about.provider,
         "audio_device": event.audio_device,
         "device_rate_hz": event.device_rate_hz,
+        "problem": event.problem,
     }
     return Message(about.topic("state"), msgspec.json.encode(payload), 1, retain=True)
 

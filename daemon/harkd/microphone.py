@@ -47,6 +47,8 @@ PIPE_BYTES = 1 << 20
 STDERR_LINES = 10
 STDERR_CHARACTERS = 500
 STDERR_PACE_S = 0.05
+ALIVE_S = 2.0
+"""So often life is shown while nothing comes."""
 
 
 class Ready(Enum):
@@ -180,6 +182,8 @@ class Microphone:
         """How many capture processes were started."""
         self.pid = 0
         """Process id of the capture process; 0 while none runs."""
+        self.alive: Callable[[], None] = lambda: None
+        """Called at least every `ALIVE_S` on the thread that iterates."""
 
     def events(self) -> Iterator[SourceEvent]:
         """Yield for ever, until `close()`."""
@@ -249,11 +253,14 @@ class Microphone:
 
     def _wait(self, seconds: float | None) -> None:
         """Wait, for ever where it is None, or until `close()` or `mute()`."""
-        if self._closed:
-            return
-        woken, _, _ = select.select([self._waker], [], [], seconds)
-        if woken:
-            self._waker.clear()
+        left_s = math.inf if seconds is None else seconds
+        while left_s > 0 and not self._closed:
+            self.alive()
+            woken, _, _ = select.select([self._waker], [], [], min(left_s, ALIVE_S))
+            if woken:
+                self._waker.clear()
+                return
+            left_s -= ALIVE_S
 
     def _run(self, process: CaptureProcess, patience_s: float) -> Iterator[SourceEvent]:
         """Yield what one capture process delivers; the last event is its loss."""
@@ -291,7 +298,8 @@ class Microphone:
         while True:
             now = self._monotonic()
             fds: list[int | Waker] = [process.out_fd, self._waker]
-            wait_s = deadline - now
+            self.alive()
+            wait_s = min(deadline - now, ALIVE_S)
             if process.stderr_from <= now:
                 fds.append(process.err_fd)
             else:

@@ -90,7 +90,7 @@ class MqttSide:
         self._hermes = None
         if settings.hermes.enabled:
             self._hermes = HermesAnswerer(settings.effective_site_id, publisher.send)
-        answers = Answers(publisher)
+        self.answers = answers = Answers(publisher)
         if was_set.fault:
             answers.report(was_set.fault)
         self.control = control = Control(

@@ -17,21 +17,32 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from ulid import ULID
 
-from harkd.audio import FrameSource
+from harkd.audio import RATE_HZ, AudioBlock, FrameSource
 from harkd.counters import Counters
 from harkd.errors import HarkdError
 from harkd.events import Event
+from harkd.life import LISTENING_S, RECOGNITION_FACTOR, RECOGNITION_S, LifeSign
 from harkd.listening import Listening, SystemClock
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
 from harkd.segmenter import within
 from harkd.settings import Settings
+from harkd.signal_level import SignalFigures
 
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class ShowsLife(Protocol):
+    """A source that shows life while nothing comes."""
+
+    alive: Callable[[], None]
+    """Called every few seconds, and whenever it goes on."""
 
 
 class Pipeline:
@@ -80,6 +91,13 @@ class Pipeline:
             fail=self._fail,
             counters=counters,
         )
+        self._heard_s: float | None = None
+        # A file waits where the backlog is full.
+        patience_s = LISTENING_S + (RECOGNITION_S if source.lossless else 0.0)
+        self._listening_life = LifeSign("listening", patience_s)
+        self._recognition_life = LifeSign("recognition", RECOGNITION_S, overdue_s=self._overdue_s)
+        self.life = (self._listening_life, self._recognition_life)
+        """Whether the two threads make progress."""
         self._done = threading.Event()
         self.failure: BaseException | None = None
         """Why a thread died, if one did."""
@@ -97,6 +115,16 @@ class Pipeline:
     def waiting(self) -> int:
         """Segments that wait for recognition or are at it."""
         return len(self._backlog)
+
+    @property
+    def audio_age_s(self) -> float | None:
+        """Seconds since the last audio came; None before the first."""
+        heard_s = self._heard_s
+        return None if heard_s is None else time.monotonic() - heard_s
+
+    def signal(self) -> SignalFigures:
+        """Return what the signal is like now. Any thread."""
+        return self._listening.signal.figures()
 
     def change(self, settings: Settings) -> None:
         """Go on with other settings, without losing audio or a segment. Any thread.
@@ -142,12 +170,34 @@ class Pipeline:
         self._source.close()
 
     def _listen(self) -> None:
+        life, shows_life = self._listening_life, False
+        if isinstance(self._source, ShowsLife):
+            self._source.alive, shows_life = life.beat, True
+        life.begin()
         try:
             for event in self._source.events():
+                life.beat()
+                if isinstance(event, AudioBlock):
+                    self._heard_s = time.monotonic()
                 self._listening.take(event)
+                if not shows_life:
+                    life.rest()
         finally:
+            life.beat()
             self._listening.end()
+            life.end()
 
     def _recognize(self) -> None:
+        life = self._recognition_life
+        life.begin()
         while work := self._backlog.next_task(self._recognizing.progress):
+            length_s = work[2] / RATE_HZ
+            life.beat(max(RECOGNITION_S, RECOGNITION_FACTOR * length_s))
             self._recognizing.do(*work)
+            life.rest()
+        life.end()
+
+    def _overdue_s(self) -> float:
+        """For how long a segment has waited for its final."""
+        ended_ns = self._backlog.ended_ns()
+        return 0.0 if ended_ns is None else (time.monotonic_ns() - ended_ns) / 1e9

@@ -23,6 +23,7 @@ from harkd import messages
 from harkd.errors import BrokerError, BrokerRefusedError
 from harkd.events import Event, Final, Partial, Rejected, StateChanged
 from harkd.final_sender import FinalSender, OutboxFacts
+from harkd.life import FOREIGN_S, LifeSign
 from harkd.messages import About, Message
 from harkd.mqtt_connection import (
     ANSWER_S,
@@ -97,6 +98,7 @@ class Publisher:
         """How often the broker has accepted us."""
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
+        self._mqtt_life = LifeSign("mqtt", FOREIGN_S)
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
 
     def listen(self, topics: Sequence[str], take: Callable[[Received], None]) -> None:
@@ -124,6 +126,11 @@ class Publisher:
                 self.send(messages.rejected(self.about, event))
             case Final():
                 self._finals.take(event)
+
+    @property
+    def life(self) -> tuple[LifeSign, ...]:
+        """Whether the threads make progress."""
+        return (self._mqtt_life, *self._finals.life)
 
     def outbox_facts(self) -> OutboxFacts:
         """Return how the outbox is; never waits for the disk."""
@@ -176,7 +183,9 @@ class Publisher:
     def _run(self) -> None:
         reports = self._reports
         backoff_s = BACKOFF_FIRST_S
+        self._mqtt_life.begin()
         while not self._stopping.is_set():
+            self._mqtt_life.beat()
             least_s = 0.0
             try:
                 connection = self._connect()
@@ -194,6 +203,7 @@ class Publisher:
                 log.exception("the connection to %s failed in an unexpected way", self._address)
             self._stopping.wait(max(least_s, backoff_s) * self._jitter())
             backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+        self._mqtt_life.end()
 
     def _connect(self) -> Connection:
         """Connect with the best version that the broker takes.
@@ -253,7 +263,10 @@ class Publisher:
     def _handle_answers(self) -> str:
         """Handle what the broker says until the connection is over; return why it is."""
         while True:
-            match self._inbox.get():
+            self._mqtt_life.rest()
+            event = self._inbox.get()
+            self._mqtt_life.beat()
+            match event:
                 case Acknowledged() as answer:
                     self._settle(answer)
                 case Received() as received:

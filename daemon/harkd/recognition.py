@@ -49,6 +49,8 @@ class SegmentRecognition:
         if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
             self._rev += 1
             self._text = hypothesis.text
+            heard = max(0, limit - self.segment.lead_samples)
+            started_ns = self.segment.speech_start_ns
             self._sink(
                 Partial(
                     id=self.segment.id,
@@ -56,12 +58,13 @@ class SegmentRecognition:
                     text=hypothesis.text,
                     confidence=hypothesis.confidence,
                     started_at=self.segment.started_at,
-                    duration_s=max(0, limit - self.segment.lead_samples) / RATE_HZ,
+                    duration_s=heard / RATE_HZ,
                     language=self._recognizer.language,
                     model=self._recognizer.name,
                     stable_chars=stable_chars(self.previous.text, hypothesis.text)
                     if self.previous
                     else 0,
+                    audio_end_ns=started_ns and started_ns + heard * 1_000_000_000 // RATE_HZ,
                 )
             )
 

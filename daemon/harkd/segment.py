@@ -98,6 +98,8 @@ class Segment:
         """Samples of silence that end it in this pause; None where that is not decided."""
         self.ended: SpeechEnded | None = None
         """How it ended; None while it is being spoken."""
+        self.speech_start_ns = 0
+        """Monotonic time at which speech begins in it; 0 where that is not known."""
         self.speech_end_ns = 0
         """Monotonic time of the last speech sample; known once it has ended."""
         self.closed_ns = 0
@@ -205,6 +207,15 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._segments)
+
+    def ended_ns(self) -> int | None:
+        """Return when the oldest segment ended, where its final is still to be begun. Any thread.
+
+        In nanoseconds, monotonic.
+        """
+        with self.changed:
+            head = self._segments[0] if self._segments else None
+            return head.closed_ns if head and head.ended else None
 
     def next_task(self, progress: Progress) -> tuple[Segment, Task, int] | None:
         """Wait for work on the oldest segment: it, the task, and up to which sample.

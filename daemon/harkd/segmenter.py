@@ -163,6 +163,8 @@ class Segmenter:
         self._rest = b""
         self.position = 0
         """One past the last sample that has been judged."""
+        self.voiced_frames = 0
+        """So many frames were taken for speech so far."""
         self._floor = 0  # no segment's audio reaches back before this sample
         self._open: _Open | None = None
         self._is_speech = self._fresh_vad()
@@ -236,6 +238,7 @@ class Segmenter:
         for at in range(0, whole, 2 * FRAME_SAMPLES):
             frame = data[at : at + 2 * FRAME_SAMPLES]
             voiced = self._is_speech(frame)
+            self.voiced_frames += voiced
             self.position += FRAME_SAMPLES
             if self._open is None:
                 self._wait_for_onset(voiced, events)

@@ -30,6 +30,7 @@ __all__ = [
     "AudioSettings",
     "EndpointSettings",
     "HermesSettings",
+    "HttpSettings",
     "LogSettings",
     "ModelsSettings",
     "MqttSettings",
@@ -59,6 +60,9 @@ MASK: Final = "********"
 OptionalTopicLevel = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]*$", description='letters, digits, "-" and "_"')
 ]
+Host = Annotated[
+    str, Meta(pattern=r"^[^\s/]+$", description="a host name or an IP address, without a port")
+]
 SiteId = Annotated[str, Meta(pattern=r"^[^\s/#+]*$", description='a word without "/", "#" and "+"')]
 
 
@@ -76,6 +80,10 @@ class AudioSettings:
     """Milliseconds of buffer asked of the sound system, 10…1000."""
     block_ms: Annotated[int, Meta(ge=10, le=100)] = 30
     """Milliseconds of audio in one block, 10…100."""
+    zeros_s: Annotated[float, Meta(ge=0, le=600)] = 5.0
+    """Seconds of nothing but zeros after which it counts as muted or dead, 0…600; 0 for never."""
+    follow: Literal["name", "server"] = "name"
+    """Where the sound server moves us elsewhere: back to the named input, or along with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +171,18 @@ class HermesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HttpSettings:
+    """Where health, metrics and status can be read."""
+
+    enabled: bool = True
+    """Whether they can be."""
+    host: Host = "127.0.0.1"
+    """Address to listen at."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8475
+    """TCP port, 0…65535; 0 takes any that is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -186,6 +206,7 @@ class Settings:
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     hermes: HermesSettings = field(default_factory=HermesSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -270,6 +291,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
         hermes=HermesSettings(**of("hermes")),
+        http=HttpSettings(**of("http")),
         log=LogSettings(**of("log")),
     )
 

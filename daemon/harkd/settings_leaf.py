@@ -194,11 +194,15 @@ def unknown(keys: Keys, entry: Entry, leaves: Mapping[Keys, Leaf]) -> str:
         return ""  # its section is the fault
     siblings = {one[len(keys) - 1] for one in leaves if one[: len(keys) - 1] == keys[:-1]}
     name = keys[-1][:80]
-    elsewhere = [one for one in leaves if one[-1] == name.rpartition(".")[2]]
-    if len(elsewhere) == 1 and len(elsewhere[0]) > 1:
-        return f'unknown key; "{elsewhere[0][1]}" belongs under "{elsewhere[0][0]}:"'
+    section, _, option = name.rpartition(".")
+    elsewhere = [one for one in leaves if one[-1] == option]
+    under = [one[0] for one in elsewhere if len(one) > 1]
+    under = [section] if section in under else under
+    if under:
+        places = " or ".join(f'"{one}:"' for one in under)
+        return f'unknown key; "{option}" belongs under {places}'
     if elsewhere:
-        return f'unknown key; "{elsewhere[0][-1]}" belongs at the left margin, under no section'
+        return f'unknown key; "{option}" belongs at the left margin, under no section'
     near = difflib.get_close_matches(name.lower(), siblings, 1)
     if near:
         return f'unknown key; did you mean "{near[0]}"?'

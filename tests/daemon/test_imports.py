@@ -43,10 +43,13 @@ LAYERS = [
         "transcript_formats",
         "interruption",
         "entry",
+        "life",
+        "histogram",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"signal_level"}
     | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
@@ -62,14 +65,16 @@ LAYERS = [
     | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
     | {"delivery", "delivery_sides", "final_sender"}
     | {"announcing", "hermes_answering"}
+    | {"http_server", "service_manager"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
     | {"control", "answers", "health"}
+    | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "__main__"},
 ]

@@ -126,6 +126,7 @@ def test_state_has_these_keys_and_no_others() -> None:
         "provider": "CPUExecutionProvider",
         "audio_device": "USB mic",
         "device_rate_hz": 48000,
+        "problem": "",
     }
 
 

@@ -425,7 +425,8 @@ def test_a_fault_says_what_is_wrong_what_is_allowed_and_how_to_mend_it(
     [
         ("vda: {}", 'vda: unknown key; did you mean "vad"?'),
         ("vad: {silence_ms: 1}", '"silence_ms" belongs under "endpoint:"'),
-        ("host: a", '"host" belongs under "mqtt:"'),
+        ("username: a", '"username" belongs under "mqtt:"'),
+        ("host: a", '"host" belongs under "mqtt:" or "http:"'),
         ("mqtt.host: a", '"host" belongs under "mqtt:"'),
         ("mqtt: {device_id: a}", '"device_id" belongs at the left margin'),
         ("vad: {zzz: 1}", "(known: aggressiveness, min_speech_ms, pre_roll_ms, start_ms)"),

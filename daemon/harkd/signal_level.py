@@ -1,0 +1,169 @@
+"""How loud the input is, and what is wrong with its signal: figures for health and metrics.
+
+In: each block of audio, on the listening thread. Out: `SignalFigures`, on any thread. Pieces of
+`PIECE_S` are measured, not blocks: a third of numpy's calls, at the same precision.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from harkd.audio import RATE_HZ, Int16
+
+FRAME_SAMPLES = 320
+"""Samples in a frame of 20 ms, as in `harkd.segmenter`."""
+PIECE_S = 0.1
+LEVEL_S, OFFSET_S = 1.0, 10.0
+"""How far back the level and the peak, and the DC offset, look."""
+SILENT_DB = -120.0
+LARGE_OFFSET = 0.05
+"""A DC offset of more than this share of full scale costs dynamic range, and is told."""
+CLIPPED_SHARE = 0.001
+"""More samples than this at full scale in speech are told; recognition suffers from there on."""
+VOICED_S = 10.0
+"""So much speech is looked at for that."""
+FULL_SCALE = 32767
+
+PIECE_SAMPLES = round(PIECE_S * RATE_HZ)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalFigures:
+    """What the signal is like."""
+
+    level_dbfs: float
+    """RMS of the last second, dB below full scale, −120…0."""
+    peak_dbfs: float
+    """Largest sample of the last second, dB below full scale, −120…0."""
+    dc_offset: float
+    """Mean of the last 10 s, as share of full scale, −1…1."""
+    clipped_samples: int
+    """Samples at full scale since the start."""
+    zeros_s: float
+    """Seconds of nothing but zeros at the device up to now; 0 where the last block was not."""
+    voiced_frames: int
+    """Frames of 20 ms that the voice detector took for speech, since the start."""
+    frames: int
+    """Frames of 20 ms since the start."""
+    lag_s: float
+    """How far the end of the last block was behind its capture time when it was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    samples: int
+    sum_squares: float
+    peak: int
+    sum: int
+
+
+class SignalLevel:
+    """Measures."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[Int16] = []
+        self._held_samples = 0
+        self._held_voiced = False
+        self._pieces: deque[_Piece] = deque(maxlen=round(OFFSET_S / PIECE_S))
+        self._speech: deque[tuple[int, int]] = deque(maxlen=round(VOICED_S / PIECE_S))
+        self._samples = 0
+        self._clipped = 0
+        self._voiced_frames = 0
+        self._zeros_s = 0.0
+        self._lag_s = 0.0
+
+    def reset(self) -> None:
+        """Another input, or the same one after a while: levels begin anew, counts go on."""
+        with self._lock:
+            self._held, self._held_samples, self._held_voiced = [], 0, False
+            self._pieces.clear()
+            self._speech.clear()
+            self._zeros_s = 0.0
+
+    def take(
+        self, samples: Int16, *, zeros_s: float = 0.0, lag_s: float = 0.0, voiced_frames: int = 0
+    ) -> bool:
+        """Take the next block.
+
+        Args:
+            samples: int16, shape (n,), 16 kHz mono.
+            zeros_s: Seconds of nothing but zeros at the device up to its end.
+            lag_s: How far its end is behind its capture time.
+            voiced_frames: So many of the frames that end in it are speech.
+
+        Returns:
+            Whether there is a new piece, so that `offset` and `clipped_share` may have changed.
+        """
+        with self._lock:
+            self._samples += len(samples)
+            self._zeros_s, self._lag_s = zeros_s, lag_s
+            self._voiced_frames += voiced_frames
+            self._held.append(samples)
+            self._held_samples += len(samples)
+            self._held_voiced = self._held_voiced or voiced_frames > 0
+            if self._held_samples < PIECE_SAMPLES:
+                return False
+            self._measure(np.concatenate(self._held))
+            return True
+
+    def _measure(self, samples: Int16) -> None:
+        scaled = samples.astype(np.float32)  # (n,)
+        most, least = int(samples.max()), int(samples.min())
+        peak = max(most, -least)
+        clipped = 0
+        if peak >= FULL_SCALE:
+            clipped = int(np.count_nonzero((samples == FULL_SCALE) | (samples <= -FULL_SCALE)))
+            self._clipped += clipped
+        self._pieces.append(
+            _Piece(len(samples), float(np.dot(scaled, scaled)), peak, int(samples.sum(dtype=int)))
+        )
+        if self._held_voiced:
+            self._speech.append((len(samples), clipped))
+        self._held, self._held_samples, self._held_voiced = [], 0, False
+
+    @property
+    def offset(self) -> float:
+        """Mean of the last `OFFSET_S`, as share of full scale; 0 while less was heard."""
+        with self._lock:
+            full = len(self._pieces) == self._pieces.maxlen
+            return self._offset() if full else 0.0
+
+    @property
+    def clipped_share(self) -> float:
+        """Share of samples at full scale in the last `VOICED_S` of speech; 0 while less was."""
+        with self._lock:
+            if len(self._speech) < (self._speech.maxlen or 0):
+                return 0.0
+            return sum(each for _, each in self._speech) / sum(each for each, _ in self._speech)
+
+    def _offset(self) -> float:
+        samples = sum(piece.samples for piece in self._pieces)
+        return sum(piece.sum for piece in self._pieces) / samples / 32768 if samples else 0.0
+
+    def figures(self) -> SignalFigures:
+        """Return what is known now. Any thread."""
+        with self._lock:
+            recent = list(self._pieces)[-round(LEVEL_S / PIECE_S) :]
+            samples = sum(piece.samples for piece in recent)
+            square = sum(piece.sum_squares for piece in recent) / samples if samples else 0.0
+            return SignalFigures(
+                level_dbfs=decibels(math.sqrt(square) / 32768),
+                peak_dbfs=decibels(max((piece.peak for piece in recent), default=0) / 32768),
+                dc_offset=self._offset(),
+                clipped_samples=self._clipped,
+                zeros_s=self._zeros_s,
+                voiced_frames=self._voiced_frames,
+                frames=self._samples // FRAME_SAMPLES,
+                lag_s=self._lag_s,
+            )
+
+
+def decibels(amplitude: float) -> float:
+    """Return 20·log10 of a share of full scale, but not below `SILENT_DB`."""
+    return max(SILENT_DB, 20 * math.log10(amplitude)) if amplitude > 0 else SILENT_DB
