@@ -16,7 +16,9 @@ from harkd import __version__, entry
 from harkd.cli_bench import bench
 from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
+from harkd.cli_health import health
 from harkd.cli_models import models
+from harkd.cli_status import status
 from harkd.cli_transcribe import transcribe
 from harkd.logs import set_up
 from harkd.settings import Settings, find_file, load
@@ -35,7 +37,9 @@ cli.add_command(bench)
 cli.add_command(config)
 cli.add_command(devices)
 cli.add_command(doctor)
+cli.add_command(health)
 cli.add_command(models)
+cli.add_command(status)
 cli.add_command(transcribe)
 
 

@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from harkd import app
-from harkd.audio import RATE_HZ, AudioBlock, FileSource, SourceOpened
+from harkd.audio import SourceOpened
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
+from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
@@ -264,27 +263,4 @@ def check_model(settings: Settings) -> Iterator[Check]:
         )
         return
     recognizer = app.load(installed, settings)
-    audio = sample_audio(app.sample_of(installed))
-    begin = time.perf_counter()
-    stream = recognizer.stream()
-    stream.accept(audio)
-    text = stream.finish().text
-    factor = (time.perf_counter() - begin) / (len(audio) / RATE_HZ)
-    what = f"{name} is whole, runs on {recognizer.provider}, real-time factor {factor:.2f}"
-    if factor > 1:
-        yield Check(
-            "model",
-            Status.WARN,
-            f"{what}: this machine is too slow for it",
-            "choose a smaller model with recognizer.model",
-        )
-    else:
-        yield Check("model", Status.OK, f'{what} ("{text}")' if text else what)
-
-
-def sample_audio(path: Path | None) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
-    """Return a recording as int16, shape (n,), 16 kHz; 5 s of silence without one."""
-    if path is None:
-        return np.zeros(5 * RATE_HZ, np.int16)
-    blocks = FileSource(path, paced=False).events()
-    return np.concatenate([block.samples for block in blocks if isinstance(block, AudioBlock)])
+    yield check_speed(name, recognizer, app.sample_of(installed))

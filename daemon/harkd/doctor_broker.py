@@ -24,10 +24,8 @@ from harkd.mqtt_connection import (
     Connection,
     Down,
     Inbox,
-    NoAnswerError,
     NotSubscribed,
-    ProtocolRefusedError,
-    versions_of,
+    connect,
 )
 from harkd.mqtt_tls import Session
 from harkd.settings import Settings
@@ -57,21 +55,6 @@ def check_broker(settings: Settings) -> Iterator[Check]:
         yield from check_reading(address, connection, inbox, read_topics(settings, root))
     finally:
         connection.close()
-
-
-def connect(address: Address, protocol: str, inbox: Inbox) -> Connection:
-    """Return a connection with the best version that the broker takes. Raises BrokerError."""
-    versions = versions_of(protocol)
-    for version in versions:
-        connection = Connection(address, version, None, inbox)
-        try:
-            connection.open()
-        except (ProtocolRefusedError, NoAnswerError):
-            if version == versions[-1]:
-                raise
-            continue
-        break
-    return connection
 
 
 def check_session(address: Address, session: Session, now: datetime | None = None) -> Check:

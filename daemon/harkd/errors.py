@@ -16,6 +16,7 @@
     ├── BrokerError             the MQTT broker cannot be used
     │   ├── BrokerRefusedError  it answered, and said no (login, protocol, rights)
     │   └── BrokerUntrustedError  its certificate does not prove who it is
+    ├── DaemonError             the running daemon cannot be asked how it is
     └── OutboxError             the file of waiting finals cannot be used now
         ├── OutboxFullError     the disk has no room for it
         └── OutboxBrokenError   it is damaged, or none that this version knows
@@ -108,3 +109,7 @@ class OutboxFullError(OutboxError):
 
 class OutboxBrokenError(OutboxError):
     """The file of waiting finals is damaged, or of a newer version."""
+
+
+class DaemonError(HarkdError):
+    """The running daemon cannot be asked how it is."""

@@ -170,7 +170,8 @@ class Families:
             own = [each.device_id]
             live = family(gauge, "live", "1 while all threads make progress.")
             live.add_metric(own, daemon.live)
-            ready = daemon.loaded and all(finding.ok for finding in each.ready)
+            hears = all(finding.ok for finding in each.ready)
+            ready = daemon.loaded and daemon.live and hears
             what = "1 while the model is loaded and audio comes in real time, or it is muted."
             family(gauge, "ready", what).add_metric(own, ready)
             for name, what, value in counts(each):

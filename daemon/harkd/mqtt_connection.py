@@ -51,6 +51,7 @@ __all__ = [
     "NotSubscribed",
     "ProtocolRefusedError",
     "Received",
+    "connect",
     "versions_of",
 ]
 
@@ -280,3 +281,21 @@ class Connection:
             if code.is_failure:
                 self._inbox.put(NotSubscribed(topic, str(code)))
         self.subscribed.set()
+
+
+def connect(address: Address, protocol: str, inbox: Inbox) -> Connection:
+    """Return a connection without a will, with the best version that the broker takes.
+
+    Raises BrokerError.
+    """
+    versions = versions_of(protocol)
+    for version in versions:
+        connection = Connection(address, version, None, inbox)
+        try:
+            connection.open()
+        except (ProtocolRefusedError, NoAnswerError):
+            if version == versions[-1]:
+                raise
+            continue
+        break
+    return connection

@@ -32,9 +32,9 @@ from harkd.doctor import (
     check_system,
     cpu_flags,
     examine,
-    sample_audio,
 )
 from harkd.doctor_check import Check, Status
+from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError, ModelMissingError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
 from harkd.settings import ModelsSettings, RecognizerSettings, Settings
@@ -418,48 +418,67 @@ def test_a_damaged_model_of_the_catalogue_is_pulled_again(
 
 
 class FakeRecognizer:
-    """Recognizes anything, in a given share of the audio's duration."""
+    """Recognizes anything, in a given time for each pass."""
 
     provider = "CPUExecutionProvider"
+
+    def __init__(self, takes_s: list[float]) -> None:
+        self.now_s = 100.0
+        self.takes_s = iter(takes_s)
+        self.heard: list[np.ndarray[tuple[int], np.dtype[np.int16]]] = []
 
     def stream(self) -> FakeRecognizer:
         return self
 
     def accept(self, samples: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
-        assert len(samples) == 5 * 16000, "without a recording, 5 s of silence"
+        self.heard.append(samples)
 
     def finish(self) -> Any:
+        self.now_s += next(self.takes_s)
         return type("Hypothesis", (), {"text": "turn on the light"})
 
 
 @pytest.mark.parametrize(
-    ("took_s", "status", "says"),
-    [(1.0, Status.OK, "real-time factor 0.20"), (6.0, Status.WARN, "too slow")],
+    ("takes_s", "status", "says"),
+    [
+        ([9.0, 1.0], Status.FAIL, "real-time factor 1.80"),
+        ([3.0, 1.0, 1.2], Status.OK, "real-time factor 0.20"),
+        ([4.0, 2.5, 2.6], Status.WARN, "only just keeps up"),
+        ([6.0], Status.FAIL, "too slow"),
+    ],
 )
 def test_a_whole_model_is_run_and_timed(
     model: tuple[Settings, Path],
-    took_s: float,
+    takes_s: list[float],
     status: Status,
     says: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    times = iter([100.0, 100.0 + took_s])
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    monkeypatch.setattr("harkd.app.load", lambda *_: FakeRecognizer())
+    """The quickest pass counts, of which none begins after 5 s; 5 s are recognized here."""
+    recognizer = FakeRecognizer(takes_s)
+    monkeypatch.setattr("time.perf_counter", lambda: recognizer.now_s)
+    monkeypatch.setattr("harkd.app.load", lambda *_: recognizer)
     check = only(check_model(model[0]))
     assert check.status is status
     assert says in check.what
     assert "CPUExecutionProvider" in check.what
+    assert "5.0 s of a signal made here" in check.what, "it has no recording"
+    assert bool(check.mend) == (status is not Status.OK)
+    assert recognizer.heard[0].dtype == np.int16
+    assert np.abs(recognizer.heard[0]).max() > 1000, "silence would be recognized too quickly"
 
 
-def test_a_recording_is_read_as_16_khz_mono_without_waiting(tmp_path: Path) -> None:
+def test_the_models_own_recording_is_recognized_and_ten_seconds_of_it_at_most(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "sample.wav"
-    soundfile.write(path, np.full((48000 * 3, 2), 1000, np.int16), 48000)
+    soundfile.write(path, np.full((48000 * 12, 2), 1000, np.int16), 48000)
+    recognizer = FakeRecognizer([1.0, 1.0, 1.0])
     begin = time.monotonic()
-    samples = sample_audio(path)
-    assert time.monotonic() - begin < 1
-    assert samples.dtype == np.int16
-    assert len(samples) == pytest.approx(48000, abs=20)
+    check = check_speed("tiny", recognizer, path)  # type: ignore[arg-type]
+    assert time.monotonic() - begin < 5, "it is not read at the pace of speech"
+    assert '10.0 s of sample.wav, "turn on the light"' in check.what
+    assert len(recognizer.heard) == 3
 
 
 # ------------------------------------------------------------------ all of it

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harkd import doctor_broker
+from harkd import doctor_broker, mqtt_connection
 from harkd.doctor_broker import check_broker, check_session
 from harkd.doctor_check import Check, Status
 from harkd.errors import BrokerError
@@ -72,7 +72,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What happens at a connection with each version; `tried` collects them."""
     outcome: dict[str, Any] = {"tried": [], "sent": [], "refusal": "", "barred": []}
     monkeypatch.setattr(FakeConnection, "outcome", outcome, raising=False)
-    monkeypatch.setattr(doctor_broker, "Connection", FakeConnection)
+    monkeypatch.setattr(mqtt_connection, "Connection", FakeConnection)
     monkeypatch.setattr(doctor_broker, "ANSWER_S", 0.05)
     return outcome
 

@@ -45,6 +45,7 @@ LAYERS = [
         "entry",
         "life",
         "histogram",
+        "status_report",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
@@ -65,7 +66,8 @@ LAYERS = [
     | {"outbox", "outbox_file", "outbox_errors", "boot_time"}
     | {"delivery", "delivery_sides", "final_sender"}
     | {"announcing", "hermes_answering"}
-    | {"http_server", "service_manager"}
+    | {"http_server", "service_manager", "daemon_client", "status_feed"}
+    | {"status_view"}
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
@@ -74,9 +76,9 @@ LAYERS = [
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
+    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "doctor_speed", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
-    | {"cli_transcribe", "__main__"},
+    | {"cli_transcribe", "cli_health", "cli_status", "__main__"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
 HEAVY = {

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -192,6 +192,78 @@ def test_auto_is_for_a_person_on_a_terminal_and_json_otherwise(log: logging.Logg
     log.info("hello")
     assert not terminal.getvalue().startswith("{")
     assert lines(pipe)[0]["message"] == "hello"
+
+
+# ------------------------------------------------------------------ the journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TextIO]:
+    """A stream that systemd says is the journal's."""
+    with (tmp_path / "journal").open("w+") as stream:
+        found = os.fstat(stream.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+        yield stream
+
+
+def read(stream: TextIO) -> list[str]:
+    stream.flush()
+    stream.seek(0)
+    return stream.read().splitlines()
+
+
+def test_in_the_journal_lines_are_for_a_person_with_levels_and_without_times(
+    log: logging.Logger, journal: TextIO
+) -> None:
+    set_up("debug", "auto", journal)
+    log.debug("a detail")
+    log.info("listening to the desk")
+    log.warning("lost the broker")
+    log.error("broken")
+    log.critical("the end")
+    assert read(journal) == [
+        "<7>debug: a detail",
+        "<6>listening to the desk",
+        "<4>warning: lost the broker",
+        "<3>error: broken",
+        "<2>critical: the end",
+    ]
+
+
+def test_in_the_journal_each_line_of_an_exception_has_the_level(
+    log: logging.Logger, journal: TextIO
+) -> None:
+    set_up("info", "auto", journal)
+    try:
+        raise HarkdError("it is broken")
+    except HarkdError:
+        log.exception("failed")
+    found = read(journal)
+    assert found[0] == "<3>error: failed"
+    assert len(found) > 2
+    assert all(line.startswith("<3>") for line in found)
+
+
+def test_json_in_the_journal_keeps_its_time_and_has_the_level(
+    log: logging.Logger, journal: TextIO
+) -> None:
+    set_up("info", "json", journal)
+    log.warning("lost")
+    (line,) = read(journal)
+    assert line.startswith("<4>{")
+    assert held_to_schema(line.removeprefix("<4>"))["log.level"] == "warning"
+
+
+def test_stderr_that_was_led_elsewhere_is_not_the_journal(
+    log: logging.Logger, journal: TextIO, tmp_path: Path
+) -> None:
+    """$JOURNAL_STREAM is inherited, also by who redirects stderr to a file."""
+    with (tmp_path / "file").open("w+") as stream:
+        set_up("info", "auto", stream)
+        log.info("hello")
+        (line,) = read(stream)
+    assert held_to_schema(line)["message"] == "hello"
+    assert not read(journal)
 
 
 # ------------------------------------------------------------------ how much
