@@ -96,7 +96,8 @@ class JournalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines."""
         prefix = f"<{PRIORITIES.get(record.levelno, 2)}>"
-        return "\n".join(prefix + line for line in self._inner.format(record).splitlines())
+        # Not splitlines(): JSON leaves line ends of Unicode as they are, and they end no line here.
+        return "\n".join(prefix + line for line in self._inner.format(record).split("\n"))
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -254,6 +254,14 @@ def test_json_in_the_journal_keeps_its_time_and_has_the_level(
     assert held_to_schema(line.removeprefix("<4>"))["log.level"] == "warning"
 
 
+def test_a_line_end_of_unicode_ends_no_line_of_json(log: logging.Logger, journal: TextIO) -> None:
+    set_up("info", "json", journal)
+    log.info("one\u2028two\x85three")
+    journal.seek(0)
+    (line,) = journal.read().rstrip("\n").split("\n")
+    assert held_to_schema(line.removeprefix("<6>"))["message"] == "one\u2028two\x85three"
+
+
 def test_stderr_that_was_led_elsewhere_is_not_the_journal(
     log: logging.Logger, journal: TextIO, tmp_path: Path
 ) -> None:
