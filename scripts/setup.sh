@@ -31,6 +31,31 @@ install_packages() {
     apt-get install -y -q --no-install-recommends $missing
 }
 
+# Unpacks a Debian package into .cache: for programs whose package would start a service here.
+unpack_package() {
+  place=.cache/$1
+  if [ -d "$place" ]; then
+    return
+  fi
+  say "Unpacking Debian's $1 into $place"
+  rm -rf "$place.new"
+  mkdir -p "$place.new"
+  (
+    cd "$place.new" || exit 1
+    if ! apt-get download -q "$1"; then  # the lists are too old
+      as_root=""
+      if [ "$(id -u)" -ne 0 ]; then
+        as_root=sudo
+      fi
+      $as_root apt-get update -q
+      apt-get download -q "$1"
+    fi
+    dpkg-deb -x "$1"_*.deb .
+    rm "$1"_*.deb
+  )
+  mv "$place.new" "$place"
+}
+
 # Installs harkd with these extras into .venv.
 make_environment() {
   if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then

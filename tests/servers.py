@@ -35,8 +35,13 @@ DEBIAN_PACKAGES = {
     "openssl": "openssl",
     "pactl": "pulseaudio-utils",
     "paplay": "pulseaudio-utils",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "pulseaudio": "pulseaudio",
 }
+
+# Where scripts/test unpacks Prometheus: its Debian package would start a server.
+UNPACKED = Path(__file__).parents[1] / ".cache" / "prometheus" / "usr" / "bin"
 
 # A null sink renders two seconds at a time unless a stream asks for less, so that a reader of its
 # monitor may hear nothing for two seconds, even when such a stream has just begun (measured: first
@@ -57,7 +62,8 @@ class MissingProgramError(Exception):
 def program(name: str) -> str:
     """Returns the path of a program, or raises `MissingProgramError`."""
     # Debian keeps servers in /usr/sbin, which a user's PATH leaves out.
-    path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    folders = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin:{UNPACKED}"
+    path = shutil.which(name, path=folders)
     if path is None:
         package = DEBIAN_PACKAGES[name]
         raise MissingProgramError(f"{name} is not installed: apt-get install {package}")

@@ -90,7 +90,7 @@ def run(
     with Stopper() as stopper:
         path = find_file(explicit, os.environ)
         settings = read_settings(path, verbose=verbose)
-        set_up(settings.log.level, settings.log.format)
+        set_up(settings.log.level, settings.log.format, device_id=settings.effective_device_id)
         from harkd import app
 
         def reread() -> Settings:

@@ -253,7 +253,8 @@ class Control:
         differ = [".".join(keys) for keys in differences(self._settings, settings)]
         fixed = [".".join(keys) for keys in differences(self._settings, new) if keys not in LIVE]
         if settings.log != self._settings.log:
-            set_up(settings.log.level, settings.log.format)
+            own = "" if settings.inputs else settings.effective_device_id
+            set_up(settings.log.level, settings.log.format, device_id=own)
         log.info("read the settings again; %s changed", ", ".join(differ) or "nothing")
         for line in told_differences(self._kept, settings):
             log.info("%s", line)

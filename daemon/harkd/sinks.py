@@ -61,12 +61,24 @@ def log_event(event: Event) -> None:
                 event.duration_s,
                 event.reason,
                 event.id,
-                extra={"fields": {"event": "rejected", "id": event.id, "reason": event.reason}},
+                extra={
+                    "fields": {
+                        "event": "rejected",
+                        "id": event.id,
+                        "reason": event.reason,
+                        "duration_s": round(event.duration_s, 2),
+                    }
+                },
             )
         case Partial():
             log.debug('… "%s" (rev %d)', event.text, event.rev)
         case StateChanged():
-            log.debug("state %s %s", event.state, event.reason)
+            log.debug(
+                "state %s %s",
+                event.state,
+                event.reason,
+                extra={"fields": {"event": "state", "state": event.state, "reason": event.reason}},
+            )
 
 
 class EventPrinter:

@@ -495,12 +495,16 @@ def test_sighup_reads_the_settings_again_too_and_its_errors_answer_no_topic(rig:
 
 
 def test_the_log_changes_too(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[str, str]] = []
-    monkeypatch.setattr(control_module, "set_up", lambda *words: calls.append(words))
+    calls: list[tuple[str, str, str]] = []
+
+    def set_up(level: str, style: str, *, device_id: str) -> None:
+        calls.append((level, style, device_id))
+
+    monkeypatch.setattr(control_module, "set_up", set_up)
     rig.command("reload")
     rig.new = Settings(log=LogSettings(level="debug", format="json"))
     rig.command("reload")
-    assert calls == [("debug", "json")]
+    assert calls == [("debug", "json", Settings().effective_device_id)]
 
 
 def test_retain_last_off_clears_the_last_final_until_it_is_on_again(rig: Rig) -> None:

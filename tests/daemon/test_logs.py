@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import io
-import json
 import logging
 import os
 import re
@@ -11,16 +11,20 @@ import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
+import harkd
 from harkd import messages
 from harkd.errors import HarkdError
+from harkd.events import Final, Rejected, RejectReason, State, StateChanged
 from harkd.logs import set_up
 from harkd.messages import About
 from harkd.mqtt_connection import Address, Connection, Inbox
 from harkd.publisher import Publisher
+from harkd.sinks import log_event
+from log_schema import held_to_schema, schema
 from servers import free_port, wait_until
 
 SECRET = "correct horse battery staple"  # noqa: S105 - looked for in the log
@@ -48,51 +52,66 @@ def log() -> logging.Logger:
     return logging.getLogger("harkd.test")
 
 
-def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    """All lines, each held to docs/log-schema.json."""
+    return [held_to_schema(line) for line in stream.getvalue().splitlines()]
 
 
 # ------------------------------------------------------------------ JSON
 
 
-def test_json_is_one_object_a_line_with_time_level_logger_and_message(log: logging.Logger) -> None:
+def test_json_is_one_object_a_line_in_the_elastic_common_schema(log: logging.Logger) -> None:
     stream = io.StringIO()
-    set_up("info", "json", stream)
+    set_up("info", "json", stream, "kitchen")
     before = datetime.now(UTC)
     log.info("hello %s", "world")
     log.warning("two\nlines")
     first, second = lines(stream)
-    assert set(first) == {"time", "level", "logger", "message"}
-    assert (first["level"], first["logger"], first["message"]) == (
-        "info",
-        "harkd.test",
-        "hello world",
+    assert list(first)[:3] == ["@timestamp", "log.level", "message"], "what a person looks for"
+    assert (
+        first.items()
+        >= {
+            "log.level": "info",
+            "message": "hello world",
+            "log.logger": "harkd.test",
+            "process.pid": os.getpid(),
+            "process.thread.name": "MainThread",
+            "service.version": harkd.__version__,
+            "harkd.device_id": "kitchen",
+        }.items()
     )
-    assert (second["level"], second["message"]) == ("warning", "two\nlines")
-    moment = str(first["time"])
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", moment)
-    assert abs((datetime.fromisoformat(moment) - before).total_seconds()) < 5
+    assert (second["log.level"], second["message"]) == ("warning", "two\nlines")
+    moment = datetime.fromisoformat(first["@timestamp"])
+    assert abs((moment - before).total_seconds()) < 5
 
 
-def test_a_records_fields_become_keys(log: logging.Logger) -> None:
+def test_a_records_fields_become_keys_below_harkd(log: logging.Logger) -> None:
     stream = io.StringIO()
-    set_up("info", "json", stream)
-    fields = {"id": "01JDA7", "latency_ms": 412, "path": Path("/x"), "text": "Küche 💡"}
+    set_up("info", "json", stream, "kitchen")
+    fields = {"latency_ms": 412, "reason": Path("/x"), "text": "Küche 💡", "device_id": "bath"}
     log.info("said", extra={"fields": fields})
     (entry,) = lines(stream)
-    assert entry["id"] == "01JDA7"
-    assert entry["latency_ms"] == 412
-    assert entry["path"] == "/x", "what JSON does not know is written as text"
+    assert entry["harkd.latency_ms"] == 412
+    assert entry["harkd.reason"] == "/x", "what JSON does not know is written as text"
+    assert entry["harkd.device_id"] == "bath", "one process may hear several microphones"
     assert "Küche 💡" in stream.getvalue()
 
 
-def test_fields_never_hide_the_time_the_level_or_the_message(log: logging.Logger) -> None:
+def test_what_happened_is_told_to_programs_too() -> None:
+    """Without a device: `harkd transcribe` is nobody's ear."""
     stream = io.StringIO()
-    set_up("info", "json", stream)
-    log.error("broken", extra={"fields": {"message": "fine", "level": "info", "time": 0}})
-    (entry,) = lines(stream)
-    assert (entry["message"], entry["level"]) == ("broken", "error")
-    assert entry["time"] != 0
+    set_up("debug", "json", stream)
+    now, ident = datetime.now(UTC), "01KAQ5T0G4Z3J6M8N9P1R2S3T4"
+    log_event(StateChanged(State.NO_MICROPHONE, now, "the microphone was unplugged"))
+    log_event(Final(ident, 3, "Lights on.", 0.91, now, now, 1.2, 0, 0, "en", "tiny"))
+    log_event(Rejected(ident, RejectReason.TOO_SHORT, now, 0.1))
+    state, final, rejected = lines(stream)
+    assert (state["harkd.event"], state["harkd.state"]) == ("state", "no_microphone")
+    assert state["harkd.reason"] == "the microphone was unplugged"
+    assert (final["harkd.event"], final["harkd.text"]) == ("final", "Lights on.")
+    assert (final["harkd.id"], final["harkd.rev"], final["harkd.confidence"]) == (ident, 3, 0.91)
+    assert (rejected["harkd.event"], rejected["harkd.reason"]) == ("rejected", "too_short")
+    assert "harkd.device_id" not in final
 
 
 def test_an_exception_stays_on_its_line(log: logging.Logger) -> None:
@@ -103,8 +122,31 @@ def test_an_exception_stays_on_its_line(log: logging.Logger) -> None:
     except HarkdError:
         log.exception("failed")
     (entry,) = lines(stream)
-    assert str(entry["exception"]).startswith("Traceback")
-    assert "HarkdError: it is broken. Mend it." in str(entry["exception"])
+    assert (entry["message"], entry["error.type"]) == ("failed", "HarkdError")
+    assert entry["error.message"] == "it is broken. Mend it."
+    assert entry["error.stack_trace"].startswith("Traceback")
+    assert "HarkdError: it is broken. Mend it." in entry["error.stack_trace"]
+
+
+def test_the_schema_refuses_what_it_does_not_know(log: logging.Logger) -> None:
+    stream = io.StringIO()
+    set_up("info", "json", stream)
+    log.info("hello", extra={"fields": {"colour": "red"}})
+    with pytest.raises(AssertionError, match=r"harkd\.colour"):
+        lines(stream)
+
+
+def test_the_schema_holds_all_fields_that_any_module_adds() -> None:
+    """Elasticsearch guesses a field's type from its first value, and keeps it."""
+    known = {name.removeprefix("harkd.") for name in schema()["properties"]}
+    added = set()
+    for path in Path(harkd.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.keyword(arg="extra", value=ast.Dict(values=[ast.Dict(keys=keys)])):
+                    added |= {key.value for key in keys if isinstance(key, ast.Constant)}
+    assert {"event", "id", "text", "reason"} <= added, "they are looked for in the right way"
+    assert added <= known
 
 
 # ------------------------------------------------------------------ for a person
@@ -209,7 +251,15 @@ def test_json_in_the_journal_keeps_its_time_and_has_the_level(
     log.warning("lost")
     (line,) = read(journal)
     assert line.startswith("<4>{")
-    assert set(json.loads(line[3:])) == {"time", "level", "logger", "message"}
+    assert held_to_schema(line.removeprefix("<4>"))["log.level"] == "warning"
+
+
+def test_a_line_end_of_unicode_ends_no_line_of_json(log: logging.Logger, journal: TextIO) -> None:
+    set_up("info", "json", journal)
+    log.info("one\u2028two\x85three")
+    journal.seek(0)
+    (line,) = journal.read().rstrip("\n").split("\n")
+    assert held_to_schema(line.removeprefix("<6>"))["message"] == "one\u2028two\x85three"
 
 
 def test_stderr_that_was_led_elsewhere_is_not_the_journal(
@@ -220,7 +270,7 @@ def test_stderr_that_was_led_elsewhere_is_not_the_journal(
         set_up("info", "auto", stream)
         log.info("hello")
         (line,) = read(stream)
-    assert json.loads(line)["message"] == "hello"
+    assert held_to_schema(line)["message"] == "hello"
     assert not read(journal)
 
 
@@ -256,7 +306,7 @@ def test_a_librarys_python_warning_is_a_log_line() -> None:
         logging.captureWarnings(True)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     (entry,) = lines(stream)
-    assert entry["level"] == "warning"
+    assert entry["log.level"] == "warning"
     assert "old" in str(entry["message"])
 
 
@@ -285,7 +335,7 @@ def test_a_password_is_in_no_line_of_a_publisher_that_cannot_connect() -> None:
     wait_until(lambda: stream.getvalue().count("nothing listens") >= 3, "attempts", 5)
     publisher.stop()
     assert SECRET not in stream.getvalue()
-    levels = [entry["level"] for entry in lines(stream)]
+    levels = [entry["log.level"] for entry in lines(stream)]
     assert levels[0] == "warning"
     assert set(levels[1:]) == {"debug"}, "the first failure is news, the repeats are not"
 

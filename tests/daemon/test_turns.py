@@ -60,6 +60,6 @@ def test_a_thread_logs_for_the_input_for_which_it_was_made() -> None:
     thread.join(10)
     speak()
     assert lines[0] == "kitchen: here"
-    assert '"input": "kitchen"' in lines[1]
+    assert '"harkd.device_id": "kitchen"' in lines[1]
     assert lines[2] == "here"
-    assert "input" not in lines[3]
+    assert "kitchen" not in lines[3]

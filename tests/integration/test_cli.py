@@ -16,6 +16,7 @@ import soundfile
 
 from alsa_mic import AlsaMic
 from daemon_process import Daemon
+from log_schema import held_to_schema
 from servers import Mosquitto, PulseServer, Subscriber, free_port
 from speech import plain
 
@@ -200,7 +201,8 @@ def test_a_port_without_a_broker_is_told_once_and_no_reason_to_stop(
             entry for entry in daemon.log if f"nothing listens at 127.0.0.1:{port}" in str(entry)
         ]
         assert len(told) == 1
-        assert any(entry.get("event") == "final" for entry in daemon.log)
+        assert {held_to_schema(line)["harkd.device_id"] for line in daemon.lines} == {"test"}
+        assert any(entry.get("harkd.event") == "final" for entry in daemon.log)
         assert any("for the next start" in entry["message"] for entry in daemon.log)
 
 

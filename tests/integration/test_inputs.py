@@ -111,7 +111,9 @@ def test_each_hears_its_own_and_nothing_of_the_other(
         finals = [each for each in subscriber.messages if on(f"{name}/transcript")(each)]
         assert {json.loads(each.payload)["device_id"] for each in finals} == {name}
         assert last(subscriber, f"{name}/availability") == "offline"
-        assert {line["input"] for line in daemon.log if line.get("event") == "final"} == {*NAMES}
+        assert {
+            line["harkd.device_id"] for line in daemon.log if line.get("harkd.event") == "final"
+        } == {*NAMES}
 
 
 def test_one_is_muted_and_stays_so_while_the_other_listens(

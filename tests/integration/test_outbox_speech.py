@@ -63,7 +63,7 @@ def test_no_final_is_lost_while_speech_plays_and_the_broker_is_killed(
             subscriber.wait_subscribed()
             daemon.process.send_signal(signal.SIGCONT)
         assert daemon.wait(SPEECH_S + 60) == 0
-        spoken = [each["id"] for each in daemon.log if each.get("event") == "final"]
+        spoken = [each["harkd.id"] for each in daemon.log if each.get("harkd.event") == "final"]
         wait_until(lambda: subscriber.messages[-1].payload == b"offline", "offline", 5)
         messages = subscriber.messages
     transcripts = [m for m in messages if m.topic == "harkd/test/transcript"]
