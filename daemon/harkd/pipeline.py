@@ -30,6 +30,7 @@ from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
 from harkd.segmenter import within
 from harkd.settings import Settings
+from harkd.signal_processing import signal_stage
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,14 @@ class Pipeline:
     Args:
         source: Where audio comes from.
         recognizer: The loaded model.
-        settings: All settings; `vad`, `endpoint` and `recognizer` are used.
+        settings: All settings; `audio` (what is done with the signal), `vad`, `endpoint` and
+            `recognizer` are used.
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what happens.
+
+    Raises:
+        SettingsError: The signal is to be processed, and the library for it is not there.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Pipeline:
         counters: Counters | None = None,
     ) -> None:
         self._source = source
+        self._process = signal_stage(settings.audio)
         self._max_segment_s = recognizer.max_segment_s
         settings = fitted(settings, recognizer)
         self._backlog = Backlog.of(settings.recognizer)
@@ -143,7 +149,7 @@ class Pipeline:
 
     def _listen(self) -> None:
         try:
-            for event in self._source.events():
+            for event in self._process(self._source.events()):
                 self._listening.take(event)
         finally:
             self._listening.end()

@@ -76,6 +76,12 @@ class AudioSettings:
     """Milliseconds of buffer asked of the sound system, 10…1000."""
     block_ms: Annotated[int, Meta(ge=10, le=100)] = 30
     """Milliseconds of audio in one block, 10…100."""
+    high_pass: bool = False
+    """Whether what is below 100 Hz is taken out."""
+    noise_suppression: Annotated[int, Meta(ge=0, le=4)] = 0
+    """How much noise is taken out, 0…4; 0 for none."""
+    auto_gain_db: Annotated[int, Meta(ge=0, le=50)] = 0
+    """Decibels by which quiet speech is made louder at most, 0…50; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
