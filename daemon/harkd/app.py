@@ -19,6 +19,7 @@ from harkd import __version__
 from harkd.audio import FileSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
 from harkd.counters import Counters
+from harkd.debug_capture import DebugCapture
 from harkd.errors import AudioError, HarkdError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
@@ -33,7 +34,7 @@ from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
 from harkd.redaction import redacted
-from harkd.settings import Settings
+from harkd.settings import Settings, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, MicrophoneHint, log_event
 from harkd.stopper import Stopper
@@ -113,7 +114,10 @@ def run(
             recognizer = load(installed, in_force)
             publisher = side.publisher
             publisher.about = replace(publisher.about, provider=recognizer.provider)
-            pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
+            capture = make_debug_capture(settings, side)
+            pipeline = Pipeline(
+                source, recognizer, in_force, sink, counters=counters, keep=capture.keep
+            )
             gather = make_gather(began, counters, source, pipeline, side)
             health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
             side.control.attach(pipeline.change, recognizer.language)
@@ -138,6 +142,16 @@ def about_this(settings: Settings, model: str) -> About:
         retain_last=settings.mqtt.retain_last,
         max_age_s=settings.mqtt.max_age_s,
     )
+
+
+def make_debug_capture(settings: Settings, side: MqttSide) -> DebugCapture:
+    """Return what keeps audio for `save_audio`, and let the MQTT side obey that."""
+    publisher = side.publisher
+    folder = state_dir(settings.state, os.environ)
+    capture = DebugCapture(settings, folder, lambda: publisher.about, publisher.send)
+    side.control.save_audio = capture.save
+    side.control.chores.append(capture.sweep)
+    return capture
 
 
 def make_gather(

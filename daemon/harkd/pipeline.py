@@ -25,6 +25,7 @@ from harkd.counters import Counters
 from harkd.errors import HarkdError
 from harkd.events import Event
 from harkd.listening import Listening, SystemClock
+from harkd.recent_utterances import HeardUtterance
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
@@ -46,6 +47,7 @@ class Pipeline:
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what happens.
+        keep: Takes each segment's audio with its end, on the recognition thread; None keeps none.
 
     Raises:
         SettingsError: The signal is to be processed, and the library for it is not there.
@@ -60,6 +62,7 @@ class Pipeline:
         *,
         is_speech: Callable[[bytes], bool] | None = None,
         counters: Counters | None = None,
+        keep: Callable[[HeardUtterance], None] | None = None,
     ) -> None:
         self._source = source
         self._process = signal_stage(settings.audio)
@@ -85,6 +88,7 @@ class Pipeline:
             spent_ns=clock.monotonic_ns,
             fail=self._fail,
             counters=counters,
+            keep=keep,
         )
         self._done = threading.Event()
         self.failure: BaseException | None = None

@@ -28,6 +28,7 @@ from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknow
 __all__ = [
     "LEAVES",
     "AudioSettings",
+    "DebugSettings",
     "EndpointSettings",
     "HermesSettings",
     "LogSettings",
@@ -169,6 +170,18 @@ class HermesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DebugSettings:
+    """What helps to find out why something was misheard."""
+
+    utterances: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Utterances whose audio is kept in memory, to be saved on command, 0…100; 0 for none."""
+    keep_files: Annotated[int, Meta(ge=1, le=1000)] = 50
+    """Saved utterances on the disk at most, 1…1000."""
+    keep_days: Annotated[int, Meta(ge=1, le=365)] = 7
+    """Days after which they are removed, 1…365."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -192,6 +205,7 @@ class Settings:
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     hermes: HermesSettings = field(default_factory=HermesSettings)
+    debug: DebugSettings = field(default_factory=DebugSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -276,6 +290,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
         hermes=HermesSettings(**of("hermes")),
+        debug=DebugSettings(**of("debug")),
         log=LogSettings(**of("log")),
     )
 

@@ -48,6 +48,7 @@ LAYERS = [
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"muting", "signal_processing", "kept_options"}
+    | {"recent_utterances"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
@@ -66,7 +67,7 @@ LAYERS = [
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
-    | {"control", "answers", "health"}
+    | {"control", "answers", "health", "debug_capture"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
     {"app", "mqtt_side", "doctor", "doctor_broker", "bench_run"},
