@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("list", type=Path)
     parser.add_argument("--noise", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=0, help="recordings, spread over the list")
-    parser.add_argument("--only", default="", help="conditions, with commas between them")
+    parser.add_argument("--only", default="", help="conditions, with ; between them")
     parser.add_argument("--settings", default="", help="settings of the table, with ; between them")
     parser.add_argument("--raw-vad", action="store_true")
     words = parser.parse_args()
@@ -87,12 +87,12 @@ def main() -> None:
     references = [plain(recording.text or "") for recording in recordings]
     count = sum(len(reference.split()) for reference in references)
     print(f"{len(recordings)} recordings, {count} words, {len(clean.samples) / RATE_HZ:.0f} s\n")
-    asked = [name.strip() for name in words.settings.split(";") if name.strip()]
-    chosen = {name: PROCESSING[name] for name in asked or PROCESSING}
+    chosen = {name: PROCESSING[name] for name in listed(words.settings) or PROCESSING}
+    only = listed(words.only)
     print(f"| | {' | '.join(chosen)} |\n|{'---|' * (len(chosen) + 1)}", flush=True)
     silent: list[str] = []
     for condition, make in conditions(clean, noise).items():
-        if words.only and condition not in words.only.split(","):
+        if only and condition not in only:
             continue
         made = whole(make())
         heard_by = [
@@ -114,6 +114,11 @@ def cost_ms(samples: Int16, audio: AudioSettings) -> float:
     begin_s = time.process_time()
     processed(samples, audio)
     return 1000 * (time.process_time() - begin_s) / (len(samples) / RATE_HZ)
+
+
+def listed(names: str) -> list[str]:
+    """Return names that stand with ; between them."""
+    return [name.strip() for name in names.split(";") if name.strip()]
 
 
 def spread(recordings: list[Recording], limit: int) -> list[Recording]:
