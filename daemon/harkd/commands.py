@@ -44,6 +44,8 @@ class Deed(StrEnum):
     """Send everything that is kept again."""
     TEST_FINAL = "test_final"
     """Publish a final that nobody said."""
+    SAVE_AUDIO = "save_audio"
+    """Write the audio of the last utterances to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Do:
 
     deed: Deed
     """What."""
+    count: int | None = None
+    """To how many utterances, from 1 on, for `SAVE_AUDIO`; None for all."""
 
 
 Command = Listen | SetOption | Do
@@ -148,10 +152,14 @@ def _deed(payload: bytes) -> Do:
     word = body.get("command") if isinstance(body, dict) else None
     if not isinstance(word, str):
         raise CommandError('this is no object with a "command"', mend)
-    if set(body) != {"command"}:
+    more = set(body) - {"command", "count"} if word == Deed.SAVE_AUDIO else set(body) - {"command"}
+    if more:
         raise CommandError('there is more than "command" in it', mend)
     if word not in list(Deed):
         near = difflib.get_close_matches(word[:SHOWN], list(Deed), 1)
         meant = f'perhaps {{"command":"{near[0]}"}} was meant' if near else mend
         raise CommandError(f"{shown(word)} is no command", meant)
-    return Do(Deed(word))
+    count = body.get("count")
+    if count is not None and (type(count) is not int or count < 1):
+        raise CommandError('"count" is no whole number from 1 on', "send one, or leave it out")
+    return Do(Deed(word), count)

@@ -49,10 +49,17 @@ MOST_WAITING: Final = 100
 """So many commands may wait."""
 LOOK_S: Final = 0.5
 """How often is looked for the broker while an error waits."""
+CHORES_S: Final = 3600.0
+"""How often chores are done."""
 STOP_S: Final = 2.0
 TEST_TEXT: Final = "This is a test of harkd."
 RELOAD: Final = Received("", b"", retained=False)
 """Stands for SIGHUP, which comes over no topic."""
+
+
+def no_audio(_count: int | None) -> None:
+    """Stand for what saves audio where nothing does. Raises CommandError."""
+    raise CommandError("no audio is kept here")
 
 
 class Control:
@@ -98,6 +105,10 @@ class Control:
         """Commands that were dropped because too many waited."""
         self.announcers: list[Callable[[Settings], None]] = []
         """Called with what is in force, on the `control` thread, when `reload` changed that."""
+        self.chores: list[Callable[[], None]] = []
+        """Called on the `control` thread when it begins, and every hour or so."""
+        self.save_audio: Callable[[int | None], None] = no_audio
+        """Does `save_audio`; raises CommandError and StateError."""
         self.reloading: Callable[[], AbstractContextManager[object]] = nullcontext
         """Entered while the settings are read again."""
         self.life = LifeSign("control", FOREIGN_S)
@@ -160,10 +171,15 @@ class Control:
 
     def _run(self) -> None:
         self.life.begin()
+        done_s = -CHORES_S
         while True:
+            if time.monotonic() - done_s >= CHORES_S:
+                done_s = time.monotonic()
+                for chore in self.chores:
+                    chore()
             self.life.rest()
             try:
-                order = self._orders.get(timeout=LOOK_S if self._answers.waiting else None)
+                order = self._orders.get(timeout=LOOK_S if self._answers.waiting else CHORES_S)
             except queue.Empty:
                 self._answers.flush()
                 continue
@@ -224,11 +240,11 @@ class Control:
                 log.info("%s is %s now, set over MQTT", ".".join(keys), value)
                 self._put_in_force(in_force)
                 self._announce_options()
-            case Do(deed):
-                self._do(deed, received)
+            case Do():
+                self._do(command, received)
 
-    def _do(self, deed: Deed, received: Received) -> None:
-        match deed:
+    def _do(self, order: Do, received: Received) -> None:
+        match order.deed:
             case Deed.RELOAD:
                 with self.reloading():
                     self._reload(received)
@@ -236,6 +252,15 @@ class Control:
                 self._publisher.repeat()
             case Deed.TEST_FINAL:
                 self._sink(self._test_final())
+            case Deed.SAVE_AUDIO:
+                self._save_audio(order.count, received)
+
+    def _save_audio(self, count: int | None, received: Received) -> None:
+        try:
+            self.save_audio(count)
+        except StateError as error:
+            log.error("%s", error)
+            self._answers.answer(received, str(error))
 
     def _reload(self, received: Received) -> None:
         """Read the settings again; what can change at once does, what cannot is named."""

@@ -30,6 +30,7 @@ from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
 from harkd.settings import Settings, each_input
 from harkd.settings_file import expand
+from harkd.signal_processing import signal_stage, wanted
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
@@ -48,6 +49,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("clock", check_clock),
         ("sound", check_sound),
         ("microphone", check_microphone),
+        ("signal", check_signal),
         ("model", check_model),
         ("broker", check_broker),
     ]
@@ -261,6 +263,13 @@ def check_microphone(settings: Settings) -> Iterator[Check]:
         )
     else:
         yield Check("microphone", Status.OK, f"{where}, peak {peak:.0f} dB")
+
+
+def check_signal(settings: Settings) -> Iterator[Check]:
+    """Load what processes the signal, where that is switched on. Raises SettingsError."""
+    if names := wanted(settings.audio):
+        signal_stage(settings.audio)
+        yield Check("signal", Status.OK, f"what {', '.join(names)} need is there")
 
 
 def check_model(settings: Settings) -> Iterator[Check]:

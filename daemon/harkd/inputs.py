@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from harkd import __version__, logs
 from harkd.audio import FileSource, StdinSource
 from harkd.counters import Counters
+from harkd.debug_capture import DebugCapture
 from harkd.errors import AudioError
 from harkd.events import Event, RejectReason, State, StateChanged
 from harkd.health import HealthReporter, Meter
@@ -31,7 +32,7 @@ from harkd.overload import Overload
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.redaction import redacted
-from harkd.settings import Settings
+from harkd.settings import Settings, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, log_event
 from harkd.turns import Turns
@@ -199,6 +200,7 @@ class Input:
             counters=self._counters,
             turns=turns,
             when_done=when_done,
+            keep=self._debug_capture().keep,
         )
         self.vitals.attach(
             self.pipeline, self.source if isinstance(self.source, Microphone) else None
@@ -210,6 +212,15 @@ class Input:
         control.start()
         health.start()
         self._ending.callback(health.stop)
+
+    def _debug_capture(self) -> DebugCapture:
+        """Return what keeps audio for `save_audio`, and let the MQTT side obey that."""
+        publisher, control = self.side.publisher, self.side.control
+        folder = state_dir(self._settings.state, os.environ)
+        capture = DebugCapture(self._settings, folder, lambda: publisher.about, publisher.send)
+        control.save_audio = capture.save
+        control.chores.append(capture.sweep)
+        return capture
 
     def _tell(self, event: Event) -> None:
         self._counters.note(event)

@@ -28,12 +28,14 @@ from harkd.errors import HarkdError
 from harkd.events import Event
 from harkd.life import LISTENING_S, RECOGNITION_FACTOR, RECOGNITION_S, LifeSign
 from harkd.listening import Listening, SystemClock
+from harkd.recent_utterances import HeardUtterance
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog, Segment, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
 from harkd.signal_level import SignalFigures
+from harkd.signal_processing import signal_stage
 from harkd.threads import Thread
 from harkd.turns import Turns
 
@@ -54,12 +56,17 @@ class Pipeline:
     Args:
         source: Where audio comes from.
         recognizer: The loaded model.
-        settings: All settings; `vad`, `endpoint` and `recognizer` are used.
+        settings: All settings; `audio` (what is done with the signal), `vad`, `endpoint` and
+            `recognizer` are used.
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what happens.
         turns: Shares the recognizer with other pipelines; it is this one's alone if omitted.
         when_done: Called once all is done.
+        keep: Takes each segment's audio with its end, on the recognition thread; None keeps none.
+
+    Raises:
+        SettingsError: The signal is to be processed, and the library for it is not there.
     """
 
     def __init__(
@@ -73,10 +80,12 @@ class Pipeline:
         counters: Counters | None = None,
         turns: Turns | None = None,
         when_done: Callable[[], None] = lambda: None,
+        keep: Callable[[HeardUtterance], None] | None = None,
     ) -> None:
         self._source = source
         self._turns = turns
         self._when_done = when_done
+        self._process = signal_stage(settings.audio)
         self._max_segment_s = recognizer.max_segment_s
         settings = fitted(settings, recognizer)
         self._backlog = Backlog.of(settings.recognizer)
@@ -99,6 +108,7 @@ class Pipeline:
             spent_ns=clock.monotonic_ns,
             fail=self._fail,
             counters=counters,
+            keep=keep,
         )
         self._heard_s: float | None = None
         # A file waits where the backlog is full.
@@ -185,7 +195,7 @@ class Pipeline:
             self._source.alive, shows_life = life.beat, True
         life.begin()
         try:
-            for event in self._source.events():
+            for event in self._process(self._source.events()):
                 life.beat()
                 if isinstance(event, AudioBlock):
                     self._heard_s = time.monotonic()

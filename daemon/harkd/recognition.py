@@ -35,6 +35,8 @@ class SegmentRecognition:
         """What the last update heard."""
         self.previous: Hypothesis | None = None
         """What the last one before it heard that was no loop."""
+        self.finished: Hypothesis | None = None
+        """What was heard over all of it; None before `finish`."""
 
     def update(self, limit: int, *, prepare: bool, tell: bool) -> None:
         """Recognize up to sample `limit` and, with `tell`, publish what is new.
@@ -70,7 +72,8 @@ class SegmentRecognition:
 
     def finish(self, limit: int) -> Hypothesis:
         """Return the segment's last hypothesis, over its audio up to sample `limit`."""
-        return self._fed(limit).finish()
+        self.finished = self._fed(limit).finish()
+        return self.finished
 
     def final(self, hypothesis: Hypothesis) -> Final:
         """Make the final."""

@@ -15,6 +15,7 @@ from harkd.counters import Counters
 from harkd.endpointing import end_silence_ms
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Rejected, RejectReason
+from harkd.recent_utterances import HeardUtterance
 from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
 from harkd.segment import Backlog, Progress, Segment, Task
@@ -64,6 +65,7 @@ class Recognizing:
         spent_ns: What recognition has taken so far, in nanoseconds from any start.
         fail: Called once the model is found to be broken; later segments are rejected.
         counters: Counts what recognition costs.
+        keep: Takes each segment's audio with its end, before that is told; None keeps none.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class Recognizing:
         spent_ns: Callable[[], int],
         fail: Callable[[RecognitionError], None],
         counters: Counters | None = None,
+        keep: Callable[[HeardUtterance], None] | None = None,
     ) -> None:
+        self._keep = keep
         self._wanted = settings
         self._follow_settings(settings)
         self._counters = counters or Counters()
@@ -109,6 +113,9 @@ class Recognizing:
             end = self._finished(worker, limit)
             self._spent += self._spent_ns() - begin_ns
             self._counters.recognized(self._spent / 1e9, limit / RATE_HZ)
+            if self._keep:
+                audio = segment.audio(0, limit).copy()  # a view would hold all of its buffer
+                self._keep(HeardUtterance(audio, end, worker.finished, self._settings))
             self._sink(end)
             self._worker, self.progress, self._spent = None, Progress(), 0
             if not len(self._backlog):

@@ -29,6 +29,7 @@ from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknow
 __all__ = [
     "LEAVES",
     "AudioSettings",
+    "DebugSettings",
     "EndpointSettings",
     "HermesSettings",
     "HttpSettings",
@@ -86,6 +87,12 @@ class AudioSettings:
     """Seconds of nothing but zeros after which it counts as muted or dead, 0…600; 0 for never."""
     follow: Literal["name", "server"] = "name"
     """Where the sound server moves us elsewhere: back to the named input, or along with it."""
+    high_pass: bool = False
+    """Whether what is below 100 Hz is taken out."""
+    noise_suppression: Annotated[int, Meta(ge=0, le=4)] = 0
+    """How much noise is taken out, 0…4; 0 for none."""
+    auto_gain_db: Annotated[int, Meta(ge=0, le=50)] = 0
+    """Decibels by which quiet speech is made louder at most, 0…50; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +194,18 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DebugSettings:
+    """What helps to find out why something was misheard."""
+
+    utterances: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Utterances whose audio is kept in memory, to be saved on command, 0…100; 0 for none."""
+    keep_files: Annotated[int, Meta(ge=1, le=1000)] = 50
+    """Saved utterances on the disk at most, 1…1000."""
+    keep_days: Annotated[int, Meta(ge=1, le=365)] = 7
+    """Days after which they are removed, 1…365."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is logged, and how."""
 
@@ -213,6 +232,7 @@ class Settings:
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     hermes: HermesSettings = field(default_factory=HermesSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    debug: DebugSettings = field(default_factory=DebugSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
     @property
@@ -307,6 +327,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         mqtt=MqttSettings(**of("mqtt")),
         hermes=HermesSettings(**of("hermes")),
         http=HttpSettings(**of("http")),
+        debug=DebugSettings(**of("debug")),
         log=LogSettings(**of("log")),
     )
 

@@ -17,6 +17,7 @@ from harkd.recognizer.protocol import Recognizer
 from harkd.segment import History
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted, within
 from harkd.settings import Settings
+from harkd.signal_processing import signal_stage
 from harkd.transcript_formats import Utterance
 from harkd.verdict import rejection, too_short
 
@@ -59,15 +60,17 @@ class FileSegments:
 
     Args:
         path: wav, flac, ogg or mp3.
-        settings: `audio.channel`, `vad` and `endpoint` are used.
+        settings: `audio.channel` and its signal options, `vad` and `endpoint` are used.
         max_segment_s: The longest audio that the model takes well.
 
     Raises:
         AudioFileError: The file cannot be opened, or has no such channel.
+        SettingsError: The signal is to be processed, and the library for it is not there.
     """
 
     def __init__(self, path: Path, settings: Settings, max_segment_s: float) -> None:
         channel = str(settings.audio.channel)
+        self._process = signal_stage(settings.audio)
         with open_sound_file(path) as sound:
             self.length_s: float = sound.frames / sound.samplerate
             """Seconds of audio that the file claims to hold."""
@@ -87,7 +90,7 @@ class FileSegments:
 
     def __iter__(self) -> Iterator[FileSegment]:
         """Yield the segments, once. Raises AudioFileError where the file is damaged."""
-        for block in self._source.events():
+        for block in self._process(self._source.events()):
             if isinstance(block, AudioBlock):
                 self._history.append(block.samples)
                 yield from self._cut(self._segmenter.push(block.samples))
@@ -137,7 +140,8 @@ class FileTranscriber:
     Args:
         path: wav, flac, ogg or mp3.
         recognizer: The loaded model.
-        settings: `audio.channel`, `vad`, `endpoint` and `recognizer` are used.
+        settings: `audio.channel` and its signal options, `vad`, `endpoint` and `recognizer` are
+            used.
 
     """
 

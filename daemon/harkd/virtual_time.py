@@ -22,6 +22,7 @@ from harkd.recognizer.protocol import Recognizer, Work
 from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
 from harkd.settings import Settings
+from harkd.signal_processing import signal_stage
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """The time of day at which the audio begins."""
@@ -43,7 +44,7 @@ def run_in_virtual_time(
     Args:
         source: Where audio comes from; its stamps are not used.
         recognizer: The loaded model.
-        settings: `audio.block_ms`, `vad`, `endpoint` and `recognizer` are used.
+        settings: `audio.block_ms`, its signal options, `vad`, `endpoint` and `recognizer` are used.
         on_event: Takes each event and the samples that had been heard by then. An event's `…_at`
             counts from `EPOCH`, its `…_ns` from 0, both at the first sample.
         cost_s: What an update costs, for the cadence of updates alone: seconds for each second of
@@ -72,6 +73,7 @@ class _Lockstep:
         is_speech: Callable[[bytes], bool] | None,
     ) -> None:
         self._source = source
+        self._process = signal_stage(settings.audio)
         self._on_event = on_event
         self._block_samples = settings.audio.block_ms * RATE_HZ // 1000
         self._failure: HarkdError | None = None
@@ -100,7 +102,7 @@ class _Lockstep:
     def run(self) -> int:
         """Return the samples heard."""
         try:
-            for event in in_blocks(self._source.events(), self._block_samples):
+            for event in in_blocks(self._process(self._source.events()), self._block_samples):
                 self._take(event)
         except HarkdError as error:
             self._fail(error)

@@ -127,6 +127,21 @@ def test_any_other_command_is_refused_with_what_there_is(payload: bytes | str, p
     assert '{"command":"reload"}' in said
 
 
+def test_audio_is_saved_of_as_many_utterances_as_asked_for() -> None:
+    assert read(COMMAND, '{"command":"save_audio","count":3}') == Do(Deed.SAVE_AUDIO, 3)
+    assert read(COMMAND, '{"command":"save_audio"}') == Do(Deed.SAVE_AUDIO, None)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "true", '"3"', "2.5", "[]"])
+def test_a_count_that_is_none_is_refused(count: str) -> None:
+    said = refusal(COMMAND, f'{{"command":"save_audio","count":{count}}}')
+    assert "no whole number from 1 on" in said
+
+
+def test_other_commands_have_no_count() -> None:
+    assert 'more than "command"' in refusal(COMMAND, '{"command":"reload","count":1}')
+
+
 def test_a_retained_command_is_refused() -> None:
     with pytest.raises(CommandError, match="Clear it with an empty retained message"):
         read_command(COMMAND, b'{"command":"reload"}', Settings(), retained=True)

@@ -18,7 +18,7 @@ from harkd import control as control_module
 from harkd.answers import Answers
 from harkd.commands import COMMAND, LISTEN, TOPICS, Listen, read_command
 from harkd.control import MOST_WAITING, Control
-from harkd.errors import CommandError, SettingsError
+from harkd.errors import CommandError, SettingsError, StateError
 from harkd.events import Event, Final
 from harkd.kept_options import Kept, OptionsFile
 from harkd.messages import About, Message
@@ -579,3 +579,42 @@ def test_a_flood_is_dropped_with_an_error_for_each_and_the_rest_obeyed(running: 
     assert running.control.dropped == len(running.publisher.errors) == 7
     gate.set()
     wait_until(lambda: obeyed == MOST_WAITING + 1, "end of the queue", 5)
+
+
+# ------------------------------------------------------------------------------ save_audio
+
+
+def test_audio_is_saved_as_asked(rig: Rig) -> None:
+    asked: list[int | None] = []
+    rig.control.save_audio = asked.append
+    rig.send(COMMAND, '{"command":"save_audio","count":2}')
+    rig.command("save_audio")
+    assert asked == [2, None]
+    assert rig.publisher.errors == []
+
+
+def test_audio_that_cannot_be_saved_gives_one_error(rig: Rig) -> None:
+    def refuse(_count: int | None) -> None:
+        raise StateError("the disk is full", "make room")
+
+    rig.control.save_audio = refuse
+    rig.command("save_audio")
+    (error,) = rig.publisher.errors
+    assert error["error"] == "the disk is full. Make room."
+    assert error["topic"] == f"{ROOT}/command"
+
+
+def test_where_no_audio_is_kept_the_command_is_refused(rig: Rig) -> None:
+    rig.command("save_audio")
+    (error,) = rig.publisher.errors
+    assert "no audio is kept" in error["error"]
+
+
+def test_chores_are_done_at_the_start(rig: Rig) -> None:
+    done = threading.Event()
+    rig.control.chores.append(done.set)
+    rig.control.start()
+    try:
+        assert done.wait(5)
+    finally:
+        rig.control.stop()

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,13 +30,14 @@ from harkd.doctor import (
     check_microphone,
     check_model,
     check_pulse,
+    check_signal,
     check_system,
     cpu_flags,
     examine,
 )
 from harkd.doctor_check import Check, Status
 from harkd.doctor_speed import check_speed
-from harkd.errors import AudioError, HarkdError, ModelMissingError
+from harkd.errors import AudioError, HarkdError, ModelMissingError, SettingsError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
 from harkd.settings import AudioSettings, ModelsSettings, RecognizerSettings, Settings
 
@@ -359,6 +361,15 @@ def test_a_microphone_that_opens_and_sends_nothing_is_an_error(
 
 
 # ------------------------------------------------------------------ model
+
+
+def test_signal_processing_that_is_on_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Settings(audio=AudioSettings(high_pass=True))
+    assert not list(check_signal(Settings()))
+    assert [check.status for check in check_signal(wanted)] == [Status.OK]
+    monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
+    with pytest.raises(SettingsError, match=r"pip install 'harkd\[signal\]'"):
+        list(check_signal(wanted))
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ LAYERS = [
     | {"signal_level", "overruns", "all_zero", "following", "capture_process"}
     | {"sound_server", "alsa_open"}
     | {"muting", "kept_options"}
+    | {"signal_processing", "recent_utterances"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
@@ -78,7 +79,7 @@ LAYERS = [
     | {"speech_list", "bench_words", "bench_machine"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
-    | {"control", "answers", "health"}
+    | {"control", "answers", "health", "debug_capture"}
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot", "bench_memory"},
