@@ -24,7 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[
     """Calls `harkd run` and returns what the daemon would be given."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("HARKD_CONFIG", raising=False)
-    monkeypatch.setattr(cli_module, "set_up", lambda *_: None)
+    monkeypatch.setattr(cli_module, "set_up", lambda *_, **__: None)
     given: list[tuple[Settings, Reread]] = []
 
     def fake(settings: Settings, _: RunOptions, stopper: Stopper, reread: Reread) -> int:

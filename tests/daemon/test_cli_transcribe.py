@@ -31,7 +31,7 @@ class Models:
         self.loaded_with: list[int] = []
         """recognizer.threads of each time."""
 
-    def load(self, _: object, settings: Settings) -> FakeRecognizer:
+    def load(self, _: object, settings: Settings, _streams: int = 1) -> FakeRecognizer:
         self.loaded_with.append(settings.recognizer.threads)
         return self.recognizer
 
