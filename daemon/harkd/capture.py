@@ -52,6 +52,7 @@ MAX_REAL_CHANNELS = 16
 QUEUE_BLOCKS = 400
 PULSE_S = 3.0
 """How long a sound server may take to list its sources."""
+NO_MICROPHONE_LEFT = "no microphone is left: the sound server has only what loudspeakers play"
 NAMED_S = 0.5
 """How long OPENED waits for the source's real name; audio waits meanwhile, and is not lost."""
 ABSENT = frozenset({"no_device", "no_such_device", "server"})
@@ -414,7 +415,7 @@ class Capture:
         if source is None:
             sources = self._sources()
             if sources and all(source["monitor"] for source in sources):
-                raise no_microphone_left(sources)
+                raise CaptureError("no_device", NO_MICROPHONE_LEFT, "plug one in")
         elif is_monitor(source["name"]) and source["name"] != wanted:
             raise CaptureError(
                 "no_such_device",
@@ -477,16 +478,6 @@ class Capture:
             self._blocks.put((bytes(data), flags, now_ns - int(lag_s * 1e9)))
 
         return on_block
-
-
-def no_microphone_left(sources: Sequence[dict[str, Any]]) -> CaptureError:
-    """Return the error of a sound server that has monitors of loudspeakers alone."""
-    return CaptureError(
-        "no_device",
-        f"no microphone is left: the sound server has only what loudspeakers play, "
-        f"{listed(sources)}",
-        "plug one in",
-    )
 
 
 def exit_with_parent() -> None:
