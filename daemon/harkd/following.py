@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harkd.audio import SourceLost
-from harkd.capture import NO_MICROPHONE_LEFT
+from harkd.capture_errors import NO_MICROPHONE_LEFT
 
 MOVED = "moved"
 

@@ -16,20 +16,19 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from typing import Any
 
 from harkd import all_zero, capture
 from harkd.all_zero import ZeroSpell
 from harkd.audio import (
     AudioBlock,
-    MonoConverter,
     SourceEvent,
     SourceLost,
     SourceMuted,
-    SourceOpened,
     Waker,
 )
+from harkd.capture_errors import ABSENT
 from harkd.capture_process import CaptureProcess
+from harkd.capture_stream import Stream, lost_by
 from harkd.following import Following
 from harkd.settings import AudioSettings
 
@@ -239,7 +238,7 @@ class Microphone:
     def _refused(self, process: CaptureProcess, payload: bytes) -> SourceLost:
         """Return why a process cannot open anything; it may be kept, to tell when it can."""
         lost = lost_by(json.loads(payload))
-        if lost.kind in capture.ABSENT:
+        if lost.kind in ABSENT:
             self._waiting = process  # it has nothing open, and ends on a change
         return lost
 
@@ -304,50 +303,7 @@ class Microphone:
                 return Ready.LATE
 
 
-class Stream:
-    """What a capture process has opened.
-
-    Args:
-        opened: Its OPENED record.
-        channel: `audio.channel`.
-    """
-
-    def __init__(self, opened: dict[str, Any], channel: str) -> None:
-        self._device = opened["device"]
-        self._channels = opened["channels"]
-        self.converter = MonoConverter(opened["rate_hz"], opened["channels"], channel)
-        self.wanted = opened.get("wanted", "")
-        """The sound server's source that was asked for; empty for its default."""
-        self.report: dict[str, Any] = opened.get("source", {})
-        """What the sound server says of it, see `harkd.sound_server`; empty without one."""
-        self.told: SourceOpened | None = None
-        """What was last said of it."""
-
-    @property
-    def opened(self) -> SourceOpened:
-        """What is open now."""
-        source = self.report.get("source", "")
-        return SourceOpened(source or self._device, self.converter.rate_hz, self._channels, source)
-
-    def block(self, flags: int, stamp_ns: int, payload: bytes, zeros_s: float) -> AudioBlock:
-        """Return an AUDIO record as a block."""
-        mono, behind_s = self.converter.convert(payload)
-        gap = bool(flags & capture.FLAG_OVERFLOW)
-        return AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap, zeros_s)
-
-    @property
-    def all_zero(self) -> SourceLost:
-        """Nothing but zeros come, and why."""
-        return SourceLost(all_zero.KIND, all_zero.reason(self.opened.device, self.report))
-
-
 def end_process(process: CaptureProcess) -> None:
     """Kill a capture process; its last words are for debugging."""
     code = process.kill()
     log.debug("capture process ended with %s: %s", code, process.last_words())
-
-
-def lost_by(report: dict[str, Any]) -> SourceLost:
-    """Turn the capture process's error report into an event."""
-    mend = f"; {report['mend']}" if report.get("mend") else ""
-    return SourceLost(report["kind"], report["message"] + mend)
