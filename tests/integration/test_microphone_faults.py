@@ -283,7 +283,7 @@ def test_the_state_tells_the_truth_through_zeros_a_move_and_a_dead_server(
 ) -> None:
     """Each fault once in the log, with its word on MQTT, and over with its cause."""
     pulse.add_source("desk")
-    beckett = model_dir / "samples" / "beckett.wav"
+    spoken = model_dir / "samples" / "beckett.wav"
     env = {**env, **pulse.env, "HARKD_AUDIO__DEVICE": "desk", "HARKD_AUDIO__ZEROS_S": "1"}
 
     def problem(word: str) -> Callable[[Received], bool]:
@@ -302,8 +302,10 @@ def test_the_state_tells_the_truth_through_zeros_a_move_and_a_dead_server(
         assert json.loads(zero.payload)["state"] == "no_microphone"
         seen = len(subscriber.messages)
         subscriber.wait_for(lambda m: m.payload == b"offline", 2)
-        pulse.play(beckett)
+        player = pulse.play(spoken)
         subscriber.wait_for(lambda m: m.payload == b"online", 3, after=seen)
+        subscriber.wait_for(lambda m: m.topic == "harkd/test/transcript/partial", 15, after=seen)
+        player.kill()
         subscriber.wait_for(lambda m: m.topic == "harkd/test/transcript", 15, after=seen)
 
         subscriber.wait_for(problem("all_zero"), 10, after=seen)
@@ -313,7 +315,9 @@ def test_the_state_tells_the_truth_through_zeros_a_move_and_a_dead_server(
         assert '"desk"' in moved["reason"]
         assert '"mic.monitor"' in moved["reason"]
         assert (moved["state"], moved["audio_device"]) == ("no_microphone", "")
-        pulse.play(beckett).wait(10)
+        player = pulse.play(spoken)
+        time.sleep(2)
+        player.kill()
         assert not [m for m in subscriber.messages[seen:] if "transcript" in m.topic]
         pulse.add_source("desk")
         subscriber.wait_for(listening_again, 5, after=seen)
