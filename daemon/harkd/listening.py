@@ -248,12 +248,8 @@ class Listening:
         if self._backlog.offer(segment, wait=self._may_wait):
             self._current = segment
             return
-        log.error(
-            "recognition is %d segments behind; segment %s is dropped: use a smaller model or a "
-            "faster machine",
-            MOST_WAITING,
-            segment.id,
-        )
+        # `Overload` tells it, once for all that are dropped in a row.
+        log.debug("recognition is %d segments behind: %s is dropped", MOST_WAITING, segment.id)
         self._sink(Rejected(segment.id, RejectReason.OVERLOADED, started_at, 0.0))
 
     def _feed(self, segment: Segment, position: int) -> bool:

@@ -98,6 +98,7 @@ def test_a_microphone_that_goes_and_comes_back_is_told_everywhere(
 
         site = Site(free_port())
         own = {**env, **pulse.env, "HARKD_HTTP__PORT": str(site.port)}
+        own["HARKD_AUDIO__ZEROS_S"] = "0"  # a null sink's silence is all zero
         service = {"NOTIFY_SOCKET": str(notify), "WATCHDOG_USEC": "1000000"}
         assert harkd(own, "health").returncode == 2, "nothing runs yet"
         with Daemon(env={**own, **service}, folder=tmp_path) as daemon:
