@@ -33,6 +33,7 @@ from harkd.settings_file import expand
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
+THIS_COMMAND = "; `harkd doctor` looks at permissions and the sound server"
 QUIET_DB = -60.0
 TIMEDATECTL_S = 3.0
 EARLIEST_YEAR = 2025
@@ -53,7 +54,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         try:
             yield from check(settings)
         except HarkdError as error:
-            yield Check(name, Status.FAIL, error.message, error.mend)
+            yield Check(name, Status.FAIL, error.message.removesuffix(THIS_COMMAND), error.mend)
 
 
 def check_system(_settings: Settings) -> Iterator[Check]:
