@@ -39,7 +39,7 @@ def parts_of(
     return tuple(map(frozenset, found))
 
 
-@click.command()
+@click.command(short_help="Measure what recognition costs on this machine.")
 @click.argument("modes", nargs=-1, type=click.Choice(MODES), metavar="[MODE]...")
 @click.option(
     "--speech",

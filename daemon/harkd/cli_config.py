@@ -48,7 +48,7 @@ def config() -> None:
     """Check, show and explain the settings."""
 
 
-@config.command()
+@config.command(short_help="Report everything that is wrong.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @config_option
 def check(file: Path | None, explicit: Path | None) -> None:
@@ -70,7 +70,7 @@ def check(file: Path | None, explicit: Path | None) -> None:
                 click.echo(f"But here and now: {line}", err=True)
 
 
-@config.command()
+@config.command(short_help="Print the settings in effect.")
 @config_option
 def show(explicit: Path | None) -> None:
     """Print the settings in effect, and where each comes from. Secrets are masked."""
@@ -81,7 +81,7 @@ def show(explicit: Path | None) -> None:
         click.echo(line)
 
 
-@config.command()
+@config.command(short_help="Print the reference of all options.")
 def example() -> None:
     """Print the reference: a settings file with every option, its default and its range."""
     click.echo(example_text(), nl=False)
