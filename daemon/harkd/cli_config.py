@@ -8,7 +8,7 @@ listens or recognizes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ import click
 import yaml
 
 from harkd.errors import HarkdError
+from harkd.memory_check import require_memory
 from harkd.model_store import find_model
 from harkd.mqtt_tls import check_files
 from harkd.settings import (
@@ -62,7 +63,11 @@ def check(file: Path | None, explicit: Path | None) -> None:
     settings = load(path, os.environ)
     click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
     # These depend on who runs harkd and where, so they are no faults of the file.
-    for look in (lambda: check_files(settings.mqtt), lambda: find_model(settings)):
+    looks: tuple[Callable[[], None], ...] = (
+        lambda: check_files(settings.mqtt),
+        lambda: require_memory(find_model(settings).manifest, settings),
+    )
+    for look in looks:
         try:
             look()
         except HarkdError as error:

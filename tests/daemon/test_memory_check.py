@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harkd import memory_check
+from harkd.cli_config import config as config_command
+from harkd.cli_models import models as models_command
 from harkd.errors import ModelTooLargeError
 from harkd.memory import Kind, Room
 from harkd.memory_check import judge, require_memory
@@ -241,3 +245,30 @@ def test_little_room_is_one_warning(
 def test_the_check_can_be_switched_off(free: list[Room], settings: Settings) -> None:
     free.append(machine(1))
     require_memory(TINY, replace(settings, recognizer=RecognizerSettings(check_memory=False)))
+
+
+def test_config_check_tells_of_it_beside_the_faults_of_the_file(
+    free: list[Room], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "models", TINY)
+    monkeypatch.setenv("HARKD_MODELS", str(tmp_path / "models"))
+    free.append(machine(100))
+    (tmp_path / "harkd.yaml").write_text("recognizer: {model: moonshine-tiny-en}\n")
+    done = CliRunner().invoke(config_command, ["check", str(tmp_path / "harkd.yaml")])
+    assert done.exit_code == 0, "it is no fault of the file"
+    assert "But here and now: not enough memory: the model moonshine-tiny-en" in done.stderr
+
+
+def test_the_list_of_models_tells_what_each_needs_and_which_would_not_fit(
+    free: list[Room], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, TINY)
+    monkeypatch.setattr("harkd.cli_models.rooms", lambda: free)
+    free.append(machine(400))
+    done = CliRunner().invoke(models_command, ["--models-dir", str(tmp_path), "list"])
+    header, tiny, base = done.output.splitlines()
+    assert "MEMORY" in header
+    assert "  236 MB  " in tiny
+    assert "674 MB (too much)" in base
+    done = CliRunner().invoke(models_command, ["--models-dir", str(tmp_path), "list", "--json"])
+    assert [row["fits"] for row in json.loads(done.output)] == [True, False]
