@@ -49,7 +49,7 @@ def read_settings(path: Path | None, *, verbose: bool) -> Settings:
     return replace(settings, log=replace(settings.log, level="debug")) if verbose else settings
 
 
-@cli.command()
+@cli.command(short_help="Listen, recognize, publish, until it is stopped.")
 @config_option
 @click.option(
     "--source",

@@ -39,7 +39,7 @@ def parts_of(
     return tuple(map(frozenset, found))
 
 
-@click.command()
+@click.command(short_help="Measure what recognition costs on this machine.")
 @click.argument("modes", nargs=-1, type=click.Choice(MODES), metavar="[MODE]...")
 @click.option(
     "--speech",
@@ -109,7 +109,7 @@ def bench(
     explicit: Path | None,
     verbose: bool,
 ) -> None:
-    r"""Measure what recognition costs here, how late it comes, and how right it is.
+    """Measure what recognition costs here, how late it comes, and how right it is.
 
     MODE says how; whole and live if left out.
 
@@ -122,7 +122,7 @@ def bench(
 
     CPU seconds are those of all threads. Word errors are counted where the list has texts and
     harkd[bench] is installed. Nothing is published.
-    """
+    """  # noqa: D301 - click looks for the character, not for the two that r"" leaves
     modes = tuple(dict.fromkeys(modes)) or DEFAULT_MODES
     if plot and not set(modes) & set(DEFAULT_MODES):
         raise click.UsageError("--plot draws whole and live: name one of them.")

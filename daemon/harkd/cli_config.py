@@ -8,7 +8,7 @@ listens or recognizes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,7 @@ import click
 import yaml
 
 from harkd.errors import HarkdError
+from harkd.memory_check import require_memory
 from harkd.model_store import find_model
 from harkd.mqtt_tls import check_files
 from harkd.settings import (
@@ -49,7 +50,7 @@ def config() -> None:
     """Check, show and explain the settings."""
 
 
-@config.command()
+@config.command(short_help="Report everything that is wrong.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @config_option
 def check(file: Path | None, explicit: Path | None) -> None:
@@ -63,7 +64,11 @@ def check(file: Path | None, explicit: Path | None) -> None:
     settings = load(path, os.environ)
     click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
     # These depend on who runs harkd and where, so they are no faults of the file.
-    for look in (lambda: check_files(settings.mqtt), lambda: find_model(settings)):
+    looks: tuple[Callable[[], None], ...] = (
+        lambda: check_files(settings.mqtt),
+        lambda: require_memory(find_model(settings).manifest, settings),
+    )
+    for look in looks:
         try:
             look()
         except HarkdError as error:
@@ -71,7 +76,7 @@ def check(file: Path | None, explicit: Path | None) -> None:
                 click.echo(f"But here and now: {line}", err=True)
 
 
-@config.command()
+@config.command(short_help="Print the settings in effect.")
 @config_option
 def show(explicit: Path | None) -> None:
     """Print the settings in effect, and where each comes from. Secrets are masked."""
@@ -82,7 +87,7 @@ def show(explicit: Path | None) -> None:
         click.echo(line)
 
 
-@config.command()
+@config.command(short_help="Print the reference of all options.")
 def example() -> None:
     """Print the reference: a settings file with every option, its default and its range."""
     click.echo(example_text(), nl=False)

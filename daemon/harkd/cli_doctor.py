@@ -20,7 +20,7 @@ METER_WIDTH = 40
 METER_FLOOR_DB = -80.0
 
 
-@click.command()
+@click.command(short_help="List microphones, or show how loud one is.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--meter", is_flag=True, help="Show how loud a microphone is, until Ctrl-C.")
@@ -107,7 +107,7 @@ def show_meter(audio: Any, seconds: float) -> None:
         click.echo()
 
 
-@click.command()
+@click.command(short_help="Check everything that is needed, and say how to mend it.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(explicit: Path | None, as_json: bool) -> None:

@@ -111,7 +111,7 @@ def list_models(store: ModelStore, as_json: bool) -> None:
             click.echo(f"{store.mend(row.name)}.")
 
 
-@models.command()
+@models.command(short_help="Fetch and install a model, the default one if none is named.")
 @click.argument("name", default=DEFAULT_MODEL)
 @click.option("--force", is_flag=True, help="Install it again even if it is there.")
 @click.pass_obj
@@ -131,7 +131,7 @@ def pull(store: ModelStore, name: str, force: bool) -> None:
         )
 
 
-@models.command("import")
+@models.command("import", short_help="Install a model from a folder.")
 @click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--name", help="Install it under this name instead of its own.")
 @click.option("--language", multiple=True, help="Its language, such as en; may be repeated.")
@@ -171,7 +171,7 @@ def import_model(
     )
 
 
-@models.command()
+@models.command(short_help="Check every byte of the installed models.")
 @click.argument("name", required=False)
 @click.pass_obj
 def verify(store: ModelStore, name: str | None) -> None:
@@ -195,7 +195,7 @@ def verify(store: ModelStore, name: str | None) -> None:
         sys.exit(1)
 
 
-@models.command()
+@models.command(short_help="Print where a model is.")
 @click.argument("name", default=DEFAULT_MODEL)
 @click.pass_obj
 def path(store: ModelStore, name: str) -> None:

@@ -44,7 +44,7 @@ class Wanted:
     """Whether much is logged, which no bar may disturb."""
 
 
-@click.command()
+@click.command(short_help="Print what is said in sound files and folders of them.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--format",

@@ -34,6 +34,7 @@ from harkd.signal_processing import signal_stage, wanted
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
+THIS_COMMAND = "; `harkd doctor` looks at permissions and the sound server"
 QUIET_DB = -60.0
 TIMEDATECTL_S = 3.0
 PER_INPUT = {"microphone", "broker"}
@@ -58,7 +59,9 @@ def examine(settings: Settings) -> Iterator[Check]:
             try:
                 yield from (replace(each, what=about + each.what) for each in check(one))
             except HarkdError as error:
-                yield Check(name, Status.FAIL, about + error.message, error.mend)
+                yield Check(
+                    name, Status.FAIL, about + error.message.removesuffix(THIS_COMMAND), error.mend
+                )
 
 
 def looked_at(name: str, settings: Settings) -> Iterator[tuple[Settings, str]]:

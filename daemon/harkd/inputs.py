@@ -254,9 +254,10 @@ def make_source(settings: Settings, options: RunOptions, *, muted: bool) -> Muta
     if options.source:
         kind, colon, path = options.source.partition(":")
         if kind != "wav" or not colon or not path:
+            meant = f"wav:{options.source}" if expand(options.source).is_file() else "wav:PATH"
             raise AudioError(
                 f'--source "{options.source}" is not known',
-                "use wav:PATH, or - for raw PCM on stdin, or leave it out for the microphone",
+                f"use {meant}, or - for raw PCM on stdin, or leave it out for the microphone",
             )
         return DroppingSource(FileSource(expand(path), channel), muted=muted)
     return Microphone(settings.audio, muted=muted)

@@ -21,6 +21,8 @@ from harkd.settings import Settings
 
 log = logging.getLogger(__name__)
 
+WHOLE: Final = (Kind.MACHINE, Kind.CGROUP)
+"""Limits that count all processes of the daemon, and what they use rather than map."""
 MARGIN: Final = 1.2
 """Less than a fifth more than the need is close."""
 MOST_THREADS: Final = 4
@@ -72,7 +74,7 @@ def judge(need: Need | None, found: Sequence[Room]) -> Verdict:
         return Verdict(need, tightest, too_little=True, close=False)
 
     def calm(room: Room) -> float:
-        most = need.most_bytes if room.kind in (Kind.MACHINE, Kind.CGROUP) else 0
+        most = need.most_bytes if room.kind in WHOLE else 0
         return room.free_bytes - MARGIN * max(counted(need, room.kind), most)
 
     tightest = min(found, key=calm)
@@ -81,9 +83,7 @@ def judge(need: Need | None, found: Sequence[Room]) -> Verdict:
 
 def counted(need: Need, kind: Kind) -> int:
     """Return a need as a kind of limit counts it, in bytes."""
-    if kind is Kind.ADDRESSES:
-        return need.address_bytes
-    return need.data_bytes if kind is Kind.DATA else need.least_bytes
+    return need.least_bytes if kind in WHOLE else need.own_bytes
 
 
 def verdict_of(

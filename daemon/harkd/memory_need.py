@@ -24,14 +24,8 @@ REST_MB: Final = 21.0
 """What else comes: the capture process (9), what live recognition adds, the kernel's share."""
 THREAD_MB: Final = 2.0
 """Each thread of a pass, after the first."""
-LIBRARIES_MB: Final = 60.0
-"""Addresses that the libraries take, and hardly any memory."""
 MOST_MB: Final = 1e6
 """A figure beyond it is none."""
-STACK_MB: Final = 8.4
-"""Addresses of one thread's stack: 8 MiB, as most systems limit it."""
-MORE_THREADS: Final = 4
-"""Threads that the daemon starts after the model is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +55,12 @@ class Need:
     """With one utterance of full length at a time."""
     most_bytes: int
     """With as many as may be recognized at a time, all of full length."""
-    address_bytes: int
-    """Of addresses, with one utterance: what RLIMIT_AS counts."""
-    data_bytes: int
-    """Of private memory, used or not: what RLIMIT_DATA counts."""
+    own_bytes: int
+    """The least that the limits of one process must leave it: what the model alone takes.
+
+    They count what is mapped, of which the process has some to spare and its libraries take some
+    more. Where they are a little too low for a long utterance, that one fails, and nothing else.
+    """
 
 
 FIGURES: Final[Mapping[str, tuple[tuple[float, Figures], ...]]] = {
@@ -106,18 +102,13 @@ def need_of(
     if figures is None:
         return None
     longest_s = min(endpoint.max_utterance_s, manifest.limits.max_segment_s)
-    more_threads = max(0, threads - 1)
-
-    def at_most(count: int) -> float:
-        return figures.at_most_mb(longest_s, count) + REST_MB + THREAD_MB * more_threads
-
-    least_mb = at_most(1)
-    stacks_mb = STACK_MB * (MORE_THREADS + more_threads)
+    more_mb = THREAD_MB * max(0, threads - 1)
+    least_mb = figures.at_most_mb(longest_s) + more_mb
+    most_mb = figures.at_most_mb(longest_s, streams) + more_mb
     return Need(
-        least_bytes=round(least_mb * MB),
-        most_bytes=round(at_most(streams) * MB),
-        address_bytes=round((least_mb + LIBRARIES_MB + stacks_mb) * MB),
-        data_bytes=round((least_mb + stacks_mb) * MB),
+        least_bytes=round((least_mb + REST_MB) * MB),
+        most_bytes=round((most_mb + REST_MB) * MB),
+        own_bytes=round(least_mb * MB),
     )
 
 

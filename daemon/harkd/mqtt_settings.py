@@ -33,7 +33,11 @@ TopicLevels = Annotated[
 ]
 HostName = Annotated[
     str,
-    Meta(pattern=r"^[^\s/]*$", description="a host name or an IP address, without mqtt:// or port"),
+    # One colon is a port's; an IPv6 address has two at least.
+    Meta(
+        pattern=r"^(?!\[)(?![^:]*:[^:]*$)[^\s/]*$",
+        description="a host name or an IP address, without mqtt:// or port",
+    ),
 ]
 HttpPath = Annotated[
     str, Meta(pattern=r"^/[!-~]*$", description='a path that begins with "/", without spaces')

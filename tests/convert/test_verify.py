@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from harkd.errors import HarkdError, ModelDamagedError
+from harkd.memory_need import measured_figures
 from harkd.model_package import PackagedFile, load_manifest, sha256_of, write_manifest
 from harkd.speech_list import Recording, SpeechListError
 from harkd_convert.comparison import Pair, Side, joined
@@ -105,6 +106,9 @@ def test_the_figures_are_written_into_the_manifest_and_hold_no_path(bench: Bench
     assert verified["speech"]["list"] == "list.tsv"
     assert verified["speech"]["recordings"] == 3
     assert verified["word_errors"]["package"] == verified["word_errors"]["reference"]
+    memory = measured_figures(measured)
+    assert memory
+    assert 0 < memory.loaded_mb <= memory.load_mb < 100
     assert str(bench.package.parent) not in (bench.package / "model.yaml").read_text()
 
 

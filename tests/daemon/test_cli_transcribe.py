@@ -31,7 +31,8 @@ class Models:
         self.loaded_with: list[int] = []
         """recognizer.threads of each time."""
 
-    def load(self, _: object, settings: Settings, _streams: int = 1) -> FakeRecognizer:
+    def load(self, _: object, settings: Settings, streams: int) -> FakeRecognizer:
+        assert streams >= 1
         self.loaded_with.append(settings.recognizer.threads)
         return self.recognizer
 

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 
 from harkd import doctor
 from harkd.audio import SourceOpened
+from harkd.capture import CaptureError, choose_device
 from harkd.cli_doctor import doctor as doctor_command
 from harkd.devices import Level
 from harkd.doctor import (
@@ -518,6 +519,24 @@ def test_each_fault_is_one_line_and_the_other_checks_still_run(
         "broker",
     ]
     assert found[4] == Check("model", Status.FAIL, "no model", "pull it")
+
+
+def test_it_does_not_send_its_reader_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CaptureError) as caught:
+        choose_device("default", [], list, 0)
+    lost = f"{caught.value}; {caught.value.report['mend']}"
+
+    def without(_audio: AudioSettings, _seconds: float) -> Iterator[Level]:
+        raise AudioError(lost)
+        yield
+
+    monkeypatch.setattr(doctor, "listen", without)
+    for name in ("system", "clock", "sound", "model", "broker"):
+        monkeypatch.setattr(doctor, f"check_{name}", lambda _: iter(()))
+    found = list(examine(Settings()))
+    assert [check.what for check in found] == [
+        "no microphone found: PortAudio lists no input device; plug one in"
+    ]
 
 
 @pytest.mark.parametrize(("status", "code"), [(Status.OK, 0), (Status.WARN, 0), (Status.FAIL, 1)])

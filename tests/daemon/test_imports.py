@@ -191,6 +191,7 @@ CONVERT_MAY_IMPORT = {
     "audio",  # recordings are to be heard as the daemon hears them
     "speech_list",  # `verify` takes the lists of `harkd bench`,
     "bench_words",  # and counts word errors in the same way
+    "bench_measure",
     "bench_memory",  # what a package takes is measured as the daemon's own models are,
     "memory_need",  # and written where the daemon looks for it
 }

@@ -407,6 +407,11 @@ def test_each_option_takes_the_ends_of_its_range_and_nothing_beyond(
         ("mqtt: {username: 1234}", "1234 is a number to YAML, not text; put it in quotes"),
         ("audio: {device: no}", "no is false to YAML, not text; put it in quotes"),
         ("mqtt: {host: 'mqtt://pi'}", "(a host name or an IP address, without mqtt:// or port)"),
+        (
+            "mqtt: {host: 'pi.local:1883'}",
+            "(a host name or an IP address, without mqtt:// or port)",
+        ),
+        ("mqtt: {host: '[::1]'}", "(a host name or an IP address, without mqtt:// or port)"),
         ("mqtt: {websocket_path: mqtt}", '"mqtt" is not allowed (a path that begins with "/"'),
         ("mqtt: {base_topic: a/b}", '"a/b" is not allowed (letters, digits, "-" and "_")'),
         ("mqtt:\n  password: #1234", 'text that begins with "#" needs quotes'),
