@@ -76,7 +76,7 @@ def measure_start(
         write_wav(path, np.zeros(SILENCE_S * RATE_HZ, np.int16))
         command = [*program, "run", *words, "--source", f"wav:{path}", "--print"]
         log = Path(folder) / "log"
-        own = {**environ, **NOBODY, "HARKD_STATE__DIR": folder}
+        own = {**environ, **NOBODY, "HARKD_STATE__DIR": folder, "HARKD_HTTP__PORT": "0"}
         found = [one_start(command, own, log) for _ in range(times + 1)][1:]
     seconds = [each[0] for each in found]
     resident = [each[1] for each in found if each[1] is not None]

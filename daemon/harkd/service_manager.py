@@ -1,7 +1,8 @@
 """Tells systemd how the daemon is: sd_notify(3), without its library.
 
 In: what the daemon says. Out: datagrams to the socket that $NOTIFY_SOCKET names; nothing where it
-names none. Any thread; never waits, never raises. `Watchdog` has a thread of its own, `watchdog`.
+names none. Any thread; never raises. What must not be lost waits a moment for a systemd whose queue
+is full; nothing else waits. `Watchdog` has a thread of its own, `watchdog`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 EXTEND_EVERY_S, EXTEND_S = 5.0, 30.0
 """While a slow start goes on, so much more time is asked for, so often."""
+FULL_S, AGAIN_S = 1.0, 0.02
+"""How long, and how often, a full queue is tried with what must not be lost."""
 EXTEND_MOST_S: Final = 600.0
 """A start that takes longer hangs."""
 
@@ -40,7 +43,7 @@ class ServiceManager:
         self.watchdog_s = watchdog_s
         """How often a sign of life is wanted; None where none is."""
         self._failed = False
-        self._status = ""
+        self._status = self._untold = ""
 
     @classmethod
     def take_over(cls, environ: MutableMapping[str, str]) -> Self:
@@ -59,31 +62,33 @@ class ServiceManager:
 
     def ready(self) -> None:
         """The daemon does its work from now on."""
-        self._tell("READY=1")
+        self._tell("READY=1", must=True)
 
     def status(self, text: str) -> None:
         """Say in one line how it is, where that has changed."""
         line = " ".join(text.split())
         if line != self._status:
             self._status = line
-            self._tell(f"STATUS={line}")
+            self._untold = "" if self._tell(f"STATUS={line}") else line
 
     @contextlib.contextmanager
     def reloading(self) -> Iterator[None]:
         """The settings are read again."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", must=True)
         try:
             yield
         finally:
-            self._tell("READY=1")
+            self._tell("READY=1", must=True)
 
     def stopping(self) -> None:
         """The daemon ends."""
-        self._tell("STOPPING=1")
+        self._tell("STOPPING=1", must=True)
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
-        self._tell("WATCHDOG=1")
+        """A sign of life for the watchdog, with a status that could not be told before."""
+        status = f"STATUS={self._untold}\n" if self._untold else ""
+        if self._tell(f"{status}WATCHDOG=1"):
+            self._untold = ""
 
     def extend(self, seconds: float) -> None:
         """Ask for more time to start."""
@@ -95,15 +100,22 @@ class ServiceManager:
         if sock:
             sock.close()
 
-    def _tell(self, state: str) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto(state.encode(), self._path)
-        except OSError as error:
-            level = logging.DEBUG if self._failed else logging.WARNING
-            log.log(level, "systemd cannot be told %s (%s)", state.partition("=")[0], error)
-            self._failed = True
+    def _tell(self, state: str, *, must: bool = False) -> bool:
+        """Send a message; tell whether it is on its way, or nobody wants it."""
+        end_s = time.monotonic() + (FULL_S if must else 0.0)
+        while self._socket:
+            try:
+                self._socket.sendto(state.encode(), self._path)
+                return True
+            except OSError as error:
+                if isinstance(error, BlockingIOError) and time.monotonic() < end_s:
+                    time.sleep(AGAIN_S)
+                    continue
+                level = logging.DEBUG if self._failed else logging.WARNING
+                log.log(level, "systemd cannot be told %s (%s)", state.partition("=")[0], error)
+                self._failed = True
+                return False
+        return True
 
 
 class Watchdog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -47,12 +48,20 @@ def draw_input(each: InputReport) -> RenderableType:
     if each.level_dbfs is not None:
         parts.append(meter(each.level_dbfs, each.peak_dbfs))
     if each.last:
-        at = clean(each.last.get("ended_at", ""))[11:19]
+        at = clock(each.last.get("ended_at"))
         parts.append(Text.assemble((f"{at} ", "dim"), clean(each.last.get("text", ""))))
     speaking = clean(each.speaking.get("text", "")) if each.speaking else ""
     parts.append(Text(f"… {speaking}" if speaking else "", "italic cyan"))
     parts.append(table(each.figures))
     return Panel(Group(*parts), title=each.device_id, title_align="left")
+
+
+def clock(moment: object) -> str:
+    """Return the time of day here of a moment in RFC 3339; nothing where it is none."""
+    try:
+        return datetime.fromisoformat(str(moment)).astimezone().strftime("%H:%M:%S")
+    except ValueError:
+        return ""
 
 
 def meter(level_dbfs: float, peak_dbfs: float | None) -> Text:

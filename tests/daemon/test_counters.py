@@ -75,3 +75,19 @@ def test_threads_lose_no_count() -> None:
     for thread in threads:
         thread.join()
     assert counters.snapshot().samples == 4 * 2000 * 3
+
+
+def test_lags_latencies_and_factors_are_counted_by_size() -> None:
+    counters = Counters(monotonic_ns=lambda: 2_000_000_000)
+    partial = Partial("A", 1, "h", 0.9, NOW, 0.5, "en", "m", audio_end_ns=1_750_000_000)
+    counters.note(partial)
+    counters.note(Partial("A", 1, "h", 0.9, NOW, 0.5, "en", "m"))
+    counters.note(final(1000))
+    counters.note(final(1000, test=True))
+    counters.recognized(0.5, 2.0)
+    counters.recognized(0.0, 2.0)
+    lag, latency = counters.partial_lag_s.distribution(), counters.final_latency_s.distribution()
+    assert (lag.counts[-1], lag.total) == (1, 0.25), "not where the audio's time is unknown"
+    assert (latency.counts[-1], latency.total) == (1, 1.0)
+    factor = counters.real_time_factor.distribution()
+    assert (factor.counts[-1], factor.total) == (1, 0.25)

@@ -21,6 +21,7 @@ import pytest
 
 from harkd import microphone
 from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
+from harkd.capture_process import STDERR_PACE_S
 from harkd.microphone import BACKOFF_FIRST_S, BACKOFF_MOST_S, Microphone
 from harkd.settings import AudioSettings
 from servers import wait_until
@@ -130,7 +131,13 @@ def test_the_capture_program_is_told_the_settings() -> None:
     script = "opened(channels=2, device=sys.argv[1]); hang()"
     with listening(script, settings) as (_, events):
         request = json.loads(first(events, SourceOpened).device)
-    assert request == {"device": "desk", "channel": "2", "latency_ms": 50, "block_ms": 20}
+    assert request == {
+        "device": "desk",
+        "channel": "2",
+        "latency_ms": 50,
+        "block_ms": 20,
+        "stay": True,
+    }
 
 
 def test_records_may_come_in_any_pieces() -> None:
@@ -322,7 +329,7 @@ os._exit(0)
         lost = first(events, SourceLost)
     assert took_s < 1.5, "50 blocks 20 ms apart"
     assert blocks[-1].captured_ns > 65536, "there was no flood"
-    assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / microphone.STDERR_PACE_S + 3)
+    assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / STDERR_PACE_S + 3)
     assert cpu_s < 0.2
     assert "pa_linux_alsa.c" not in lost.reason
 
@@ -620,3 +627,30 @@ def test_the_real_capture_process_ends_when_its_parent_is_killed(
         process.send_signal(signal.SIGKILL)
         process.wait()
     wait_until(lambda: is_ended(pid), "end of the capture process", 2.0)
+
+
+# ------------------------------------------------------------------ signs of life
+
+
+def test_life_is_shown_while_it_is_muted_absent_or_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Liveness must not depend on a microphone."""
+    monkeypatch.setattr(microphone, "ALIVE_S", 0.02)
+    for muted, script in ((True, ""), (False, "hang()"), (False, "opened(); hang()")):
+        source = Microphone(AudioSettings(), muted=muted, command=program(script))
+        shown, enough = [0], threading.Event()
+
+        def show(shown: list[int] = shown, enough: threading.Event = enough) -> None:
+            shown[0] += 1
+            if shown[0] == 5:
+                enough.set()
+
+        source.alive = show
+        thread = threading.Thread(target=lambda source=source: list(source.events()))
+        thread.start()
+        try:
+            assert enough.wait(5), (muted, script)
+        finally:
+            source.close()
+            thread.join(5)

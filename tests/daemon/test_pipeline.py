@@ -235,6 +235,28 @@ def test_an_utterance_gives_states_partials_and_a_final_in_order() -> None:
     assert final.confidence == 0.9
 
 
+def test_a_partial_tells_when_its_last_audio_was_captured() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + "#" * 60 + QUIET)])
+    rig.run()
+    begun_ns = T0_NS + len(QUIET) * FRAME_NS
+    assert [partial.audio_end_ns - begun_ns for partial in rig.partials[:2]] == [
+        500_000_000,
+        1_000_000_000,
+    ]
+
+
+def test_both_threads_show_life_and_end_well() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + WORD + QUIET)])
+    assert rig.pipeline.audio_age_s is None
+    names = [sign.name for sign in rig.pipeline.life]
+    assert names == ["listening", "recognition"]
+    rig.run()
+    assert all(sign.finding().ok for sign in rig.pipeline.life)
+    age_s = rig.pipeline.audio_age_s
+    assert age_s is not None
+    assert age_s < TIMEOUT_S
+
+
 def test_partials_come_every_interval_of_speech() -> None:
     rig = Rig([OPENED, *spoken(QUIET + "#" * 110 + QUIET)])
     rig.run()

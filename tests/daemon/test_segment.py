@@ -326,3 +326,32 @@ def test_a_decision_is_void_when_speech_resumes() -> None:
     one.end_pause_after(growing, 700, 6400)
     growing.resume()
     assert one.end_silence_of(growing) is None
+
+
+# ------------------------------------------------------------------------------- too much waits
+
+
+def test_a_segment_with_others_behind_it_gets_no_partial_only_its_final() -> None:
+    """Others can only be behind it when it has ended: all work then goes into finals."""
+    one = Backlog(4, INTERVAL)
+    for name in "AB":
+        one.offer(ended(segment(name, limit=600)), wait=False)
+    one.offer(segment("C", limit=5000), wait=False)
+    works = [one.poll(Progress()) for _ in range(3)]
+    assert [(work[0].id, work[1]) for work in works if work] == [
+        ("A", Task.FINISH),
+        ("B", Task.FINISH),
+        ("C", Task.UPDATE),
+    ]
+
+
+def test_the_backlog_tells_since_when_a_final_waits_to_be_begun() -> None:
+    one, first, second = Backlog(4, INTERVAL), segment("A", limit=600), segment("B")
+    assert one.ended_ns() is None
+    one.offer(first, wait=False)
+    assert one.ended_ns() is None, "it is being spoken"
+    ended(first).closed_ns = 7
+    one.offer(second, wait=False)
+    assert one.ended_ns() == 7
+    assert task_of(one) is Task.FINISH
+    assert one.ended_ns() is None

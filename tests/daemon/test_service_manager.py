@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: Systemd) -> None:
     for number in range(2000):
         manager.status(f"{number} " + "x" * 200)
     assert time.monotonic() - begin < 5
+    manager.close()
+
+
+def test_what_must_arrive_waits_for_a_full_queue_and_a_status_comes_later(
+    systemd: Systemd,
+) -> None:
+    manager = ServiceManager(systemd.name)
+    number = 0
+    while not manager._untold:
+        manager.status(f"number {number}")
+        number += 1
+    reader = threading.Timer(0.1, systemd.heard)
+    reader.start()
+    manager.ready()
+    reader.join()
+    assert systemd.heard_now()[-1] == "READY=1"
+    manager.alive()
+    manager.alive()
+    assert systemd.heard_now() == [f"STATUS=number {number - 1}\nWATCHDOG=1", "WATCHDOG=1"]
     manager.close()
 
 

@@ -59,5 +59,6 @@ def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),
         "HARKD_DEVICE_ID": "test",
+        "HARKD_HTTP__PORT": "0",
         "HARKD_STATE__DIR": str(broker.folder.parent / "state"),
     }
