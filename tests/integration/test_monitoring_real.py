@@ -69,5 +69,6 @@ def test_prometheus_sees_what_the_rules_and_the_dashboard_ask_for(
         assert alert["labels"]["alertname"] == "HarkdMicrophoneDown"
         assert alert["labels"]["device_id"] == "test"
         assert alert["state"] == "pending", "it fires when two minutes are over"
+        assert re.search(r"Its problem: (no_device|server|ended)\.", str(alert["annotations"]))
         pulse.start()
         wait_until(lambda: not prometheus.alerts(), "end of the alert", 30)
