@@ -7,6 +7,7 @@ then nothing is kept, neither here nor there. Files are written and removed on t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -26,7 +27,6 @@ from harkd.errors import CommandError, StateError
 from harkd.messages import About, Message, utc
 from harkd.recent_utterances import HeardUtterance, RecentUtterances
 from harkd.settings import DebugSettings, Settings
-from harkd.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ class DebugCapture:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.folder.stat().st_mode & 0o077:
                 self.folder.chmod(0o700)
-            write_whole(path, wav(utterance))
+            write(path, wav(utterance))
             as_json = msgspec.json.format(msgspec.json.encode(about))
-            write_whole(path.with_suffix(".json"), as_json + b"\n")
+            write(path.with_suffix(".json"), as_json + b"\n")
         except OSError as error:
             raise StateError(
                 f"recordings cannot be written to {self.folder} ({error.strerror or error})",
@@ -120,6 +120,25 @@ class DebugCapture:
                 "state.dir",
             ) from error
         return path.name
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file that only we may read. Raises OSError; then it stays as it was.
+
+    Not synced, as `whole_file` does: muting would wait behind that, on the same thread, and a
+    recording that a power cut takes is no loss.
+    """
+    new = path.with_name(f"{path.name}.new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
 
 
 def wav(utterance: HeardUtterance) -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
+import resource
 import stat
 import wave
 from dataclasses import replace
@@ -312,19 +312,18 @@ def test_files_of_others_are_left_alone(state: Path) -> None:
     assert rig.names == sorted(others)
 
 
-def test_a_full_disk_is_one_error_with_its_mend_and_leaves_no_half_file(
-    state: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_takes_no_more_is_one_error_with_its_mend_and_leaves_no_half_file(
+    state: Path,
 ) -> None:
     rig = Rig(state)
     rig.hear(1)
-
-    def full(_fd: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(StateError, match=r"No space left on device.*Make room there"):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StateError, match=r"File too large.*Make room there"):
             rig.capture.save(None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert rig.names == []
     assert rig.sent == []
     rig.capture.save(None)
