@@ -22,7 +22,8 @@ from click.testing import CliRunner
 
 from harkd import doctor
 from harkd.audio import SourceOpened
-from harkd.capture import CaptureError, choose_device
+from harkd.capture_choice import choose_device
+from harkd.capture_errors import CaptureError
 from harkd.cli_doctor import doctor as doctor_command
 from harkd.devices import Level
 from harkd.doctor import (
