@@ -127,6 +127,12 @@ def test_swap_keeps_a_model_from_being_refused_but_is_told() -> None:
     assert judge(NEED, [machine(150, swap_mb=40)]).too_little
 
 
+def test_what_many_utterances_at_once_would_need_is_no_reason_to_refuse_but_to_tell() -> None:
+    verdict = judge(NEED, [machine(350)])
+    assert (verdict.too_little, verdict.close) == (False, True)
+    assert str(verdict).startswith("needs 300 MB more, 350 MB are free")
+
+
 def test_a_soft_limit_refuses_nothing() -> None:
     verdict = judge(NEED, [machine(900), container(10, soft=True)])
     assert (verdict.too_little, verdict.close) == (False, True)
