@@ -49,6 +49,8 @@ class Verdict:
         """What the need is by the count of the limit that binds."""
         if self.need is None:
             return 0
+        if self.close and self.room and self.room.kind in WHOLE:
+            return self.need.most_bytes
         return counted(self.need, self.room.kind) if self.room else self.need.least_bytes
 
     def __str__(self) -> str:

@@ -18,7 +18,13 @@ from pathlib import Path
 
 import msgspec
 
-from harkd.errors import HarkdError, ModelDamagedError, ModelError, ModelMissingError
+from harkd.errors import (
+    HarkdError,
+    ModelDamagedError,
+    ModelError,
+    ModelMissingError,
+    ModelTooLargeError,
+)
 from harkd.memory_check import require_memory
 from harkd.model_catalogue import Progress
 from harkd.model_package import (
@@ -278,6 +284,10 @@ def _try(package: Path, source: Path) -> None:
     try:
         require_memory(manifest, Settings())
         load_recognizer(package, manifest)
+    except ModelTooLargeError as error:
+        raise ModelTooLargeError(
+            f"{error.message}; it is not installed", "install it untried with --no-try"
+        ) from error
     except Exception as error:  # whatever onnxruntime makes of files that nobody has tried
         said = error.message if isinstance(error, HarkdError) else repr(error)
         raise ModelError(

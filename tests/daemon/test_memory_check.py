@@ -18,9 +18,12 @@ from harkd.memory import Kind, Room
 from harkd.memory_check import judge, require_memory
 from harkd.memory_need import FIGURES, MB, REST_MB, Need, estimate, need_of
 from harkd.model_catalogue import CATALOGUE
+from harkd.model_import import import_package
 from harkd.model_package import Manifest, PackagedFile, write_manifest
+from harkd.model_store import ModelStore
 from harkd.settings import EndpointSettings, ModelsSettings, RecognizerSettings, Settings
 
+TRAINED = Path(__file__).parents[1] / "data" / "an4-en"
 NEED = Need(least_bytes=200 * MB, most_bytes=300 * MB, own_bytes=180 * MB)
 TINY = CATALOGUE["moonshine-tiny-en"].manifest
 BASE = CATALOGUE["moonshine-base-en"].manifest
@@ -125,6 +128,12 @@ def test_swap_keeps_a_model_from_being_refused_but_is_told() -> None:
     assert (verdict.too_little, verdict.close) == (False, True)
     assert "150 MB and 100 MB of swap are free" in str(verdict)
     assert judge(NEED, [machine(150, swap_mb=40)]).too_little
+
+
+def test_what_many_utterances_at_once_would_need_is_no_reason_to_refuse_but_to_tell() -> None:
+    verdict = judge(NEED, [machine(350)])
+    assert (verdict.too_little, verdict.close) == (False, True)
+    assert str(verdict).startswith("needs 300 MB more, 350 MB are free")
 
 
 def test_a_soft_limit_refuses_nothing() -> None:
@@ -245,6 +254,18 @@ def test_little_room_is_one_warning(
 def test_the_check_can_be_switched_off(free: list[Room], settings: Settings) -> None:
     free.append(machine(1))
     require_memory(TINY, replace(settings, recognizer=RecognizerSettings(check_memory=False)))
+
+
+def test_a_model_that_would_not_fit_is_imported_only_untried(
+    free: list[Room], tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path)
+    free.append(machine(20))
+    with pytest.raises(ModelTooLargeError, match=r"it is not installed\. Install it untried"):
+        import_package(store, TRAINED)
+    assert store.installed() == []
+    import_package(store, TRAINED, trial=False)
+    assert [each.name for each in store.installed()] == ["an4-en"]
 
 
 def test_config_check_tells_of_it_beside_the_faults_of_the_file(
