@@ -531,5 +531,8 @@ def test_audio_that_comes_late_for_long_is_a_problem_until_it_is_in_time(
     overruns.note(7, gap=False, lag_s=3.1)
     assert "too slow" in overruns.reason
     overruns.note(8, gap=False, lag_s=2)
+    assert overruns.reason, "it would come and go"
+    overruns.note(9, gap=False, lag_s=0.9)
     assert overruns.reason == ""
+    assert not overruns.open
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
