@@ -19,7 +19,9 @@ OVER_S = 30.0
 QUIET_S = 600.0
 """After so long without one, the next gap is in the log again."""
 LATE_S, LATE_FOR_S = 3.0, 5.0
-"""Audio that is heard so late for so long is a problem, too."""
+"""Audio that is heard so late for so long is a problem, too,"""
+IN_TIME_S = 1.0
+"""which is over when it is no later than this."""
 MEND = (
     "raise audio.latency_ms, and look what else keeps this machine busy (its power supply and "
     "its temperature, too, on a Raspberry Pi)"
@@ -69,6 +71,8 @@ class Overruns:
             self._losing = True
 
     def _note_lag(self, now_s: float, lag_s: float) -> None:
+        if self._late and lag_s > IN_TIME_S:
+            return
         if lag_s <= LATE_S:
             self._late_since = None
             if self._late:
