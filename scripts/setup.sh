@@ -31,27 +31,31 @@ install_packages() {
     apt-get install -y -q --no-install-recommends $missing
 }
 
-# Unpacks a Debian package into .cache: for programs whose package would start a service here.
-unpack_package() {
+# Unpacks Debian packages (a list) into a folder of .cache: for programs whose package would start a
+# service here.
+unpack_packages() {
   place=.cache/$1
   if [ -d "$place" ]; then
     return
   fi
-  say "Unpacking Debian's $1 into $place"
+  say "Unpacking Debian's $2 into $place"
   rm -rf "$place.new"
   mkdir -p "$place.new"
   (
     cd "$place.new" || exit 1
-    if ! apt-get download -q "$1"; then  # the lists are too old
+    # shellcheck disable=SC2086  # a list
+    if ! apt-get download -q $2; then  # apt's lists are too old
       as_root=""
       if [ "$(id -u)" -ne 0 ]; then
         as_root=sudo
       fi
       $as_root apt-get update -q
-      apt-get download -q "$1"
+      apt-get download -q $2
     fi
-    dpkg-deb -x "$1"_*.deb .
-    rm "$1"_*.deb
+    for package in *.deb; do
+      dpkg-deb -x "$package" .
+    done
+    rm ./*.deb
   )
   mv "$place.new" "$place"
 }

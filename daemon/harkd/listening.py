@@ -291,7 +291,7 @@ class Listening:
     def _report_lost(self, event: SourceLost) -> None:
         self._opened = SourceOpened("", 0, 0)
         if self._set_state(State.NO_MICROPHONE, event.reason, event.kind):
-            log.warning("%s", event.reason)
+            log.warning("%s", event.reason, extra={"fields": {"problem": event.kind}})
 
     def _set_state(self, state: State, reason: str = "", problem: str = "") -> bool:
         """Tell a state where it differs from the last one that was told."""

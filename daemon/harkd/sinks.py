@@ -77,7 +77,14 @@ def log_event(event: Event) -> None:
                 "state %s %s",
                 event.state,
                 event.reason,
-                extra={"fields": {"event": "state", "state": event.state, "reason": event.reason}},
+                extra={
+                    "fields": {
+                        "event": "state",
+                        "state": event.state,
+                        "reason": event.reason,
+                        "problem": event.problem,
+                    }
+                },
             )
 
 

@@ -102,12 +102,16 @@ def test_what_happened_is_told_to_programs_too() -> None:
     stream = io.StringIO()
     set_up("debug", "json", stream)
     now, ident = datetime.now(UTC), "01KAQ5T0G4Z3J6M8N9P1R2S3T4"
-    log_event(StateChanged(State.NO_MICROPHONE, now, "the microphone was unplugged"))
+    lost = StateChanged(
+        State.NO_MICROPHONE, now, "the microphone was unplugged", problem="unplugged"
+    )
+    log_event(lost)
     log_event(Final(ident, 3, "Lights on.", 0.91, now, now, 1.2, 0, 0, "en", "tiny"))
     log_event(Rejected(ident, RejectReason.TOO_SHORT, now, 0.1))
     state, final, rejected = lines(stream)
     assert (state["harkd.event"], state["harkd.state"]) == ("state", "no_microphone")
     assert state["harkd.reason"] == "the microphone was unplugged"
+    assert state["harkd.problem"] == "unplugged"
     assert (final["harkd.event"], final["harkd.text"]) == ("final", "Lights on.")
     assert (final["harkd.id"], final["harkd.rev"], final["harkd.confidence"]) == (ident, 3, 0.91)
     assert (rejected["harkd.event"], rejected["harkd.reason"]) == ("rejected", "too_short")

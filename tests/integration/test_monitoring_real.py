@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon_process import Daemon
+from log_schema import held_to_schema
 from monitoring import metrics_in, panels, rules
 from prometheus_server import Prometheus
 from servers import PulseServer, free_port, wait_until
@@ -69,6 +70,10 @@ def test_prometheus_sees_what_the_rules_and_the_dashboard_ask_for(
         assert alert["labels"]["alertname"] == "HarkdMicrophoneDown"
         assert alert["labels"]["device_id"] == "test"
         assert alert["state"] == "pending", "it fires when two minutes are over"
-        assert re.search(r"Its problem: (no_device|server|ended)\.", str(alert["annotations"]))
+        problem = re.search(r"Its problem: (\w+)\.", str(alert["annotations"]))
+        assert problem
+        assert problem[1] in ("no_device", "server", "ended")
         pulse.start()
         wait_until(lambda: not prometheus.alerts(), "end of the alert", 30)
+        told = [held_to_schema(line).get("harkd.problem") for line in daemon.lines]
+        assert problem[1] in told, "the log has the same word"
