@@ -80,25 +80,13 @@ class AlsaMic:
         loop: bool = False,
     ) -> None:
         self.folder = folder
-        self.rate_hz = rate_hz
-        self.channels = channels
-        self.description = f"Test {rate_hz // 1000}k {'stereo' if channels == 2 else 'mono'} mic"
+        self._plugin = plugin
+        self._wav = wav
+        self._loop = loop
         self._control = folder / "control"
         self._started = folder / "control.started"
         self._conf = folder / "asound.conf"
-        sound = folder / "sound.raw"
-        sound.write_bytes(read_pcm(wav, rate_hz, channels).tobytes())
-        self._conf.write_text(
-            ASOUND_CONF.format(
-                plugin=plugin,
-                sound=sound,
-                rate_hz=rate_hz,
-                channels=channels,
-                loop=int(loop),
-                control=self._control,
-                description=self.description,
-            )
-        )
+        self.become(rate_hz, channels)
 
     def __enter__(self) -> Self:
         self.resume()
@@ -119,6 +107,28 @@ class AlsaMic:
             "ALSA_CONFIG_PATH": str(self._conf),
             "PULSE_SERVER": f"unix:{self.folder}/no-pulse.sock",
         }
+
+    def become(self, rate_hz: int, channels: int) -> None:
+        """Has another rate or channel count for whoever opens it from now on."""
+        self.rate_hz = rate_hz
+        self.channels = channels
+        self.description = f"Test {rate_hz // 1000}k {'stereo' if channels == 2 else 'mono'} mic"
+        sound = self.folder / f"sound-{rate_hz}-{channels}.raw"
+        if not sound.exists():
+            sound.write_bytes(read_pcm(self._wav, rate_hz, channels).tobytes())
+        new = self._conf.with_suffix(".new")
+        new.write_text(
+            ASOUND_CONF.format(
+                plugin=self._plugin,
+                sound=sound,
+                rate_hz=rate_hz,
+                channels=channels,
+                loop=int(self._loop),
+                control=self._control,
+                description=self.description,
+            )
+        )
+        new.rename(self._conf)
 
     def started_ns(self, timeout_s: float = 10.0, *, after_ns: int = 0) -> int:
         """Returns when sample 0 played, in ns of the monotonic clock; waits for a reader.
@@ -152,6 +162,18 @@ class AlsaMic:
     def xrun(self) -> int:
         """Reports one overrun; `resume` before the next one."""
         return self._set("xrun")
+
+    def busy(self) -> int:
+        """Is somebody else's: it is lost, and opening it fails with EBUSY."""
+        return self._set("busy")
+
+    def deny(self) -> int:
+        """Takes the rights away: it is lost, and opening it fails with EACCES."""
+        return self._set("denied")
+
+    def fail(self) -> int:
+        """Opens, and then reading fails with EIO."""
+        return self._set("error")
 
     def resume(self) -> int:
         """Undoes any of the others."""

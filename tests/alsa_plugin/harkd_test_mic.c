@@ -18,6 +18,9 @@
  * Words in the control file (another word, an empty or a missing file: play):
  *
  *   unplug   every call fails with ENODEV, opening too
+ *   busy     opening fails with EBUSY; whoever has it open loses it, as by `unplug`
+ *   denied   opening fails with EACCES; whoever has it open loses it, as by `unplug`
+ *   error    opening works, and reading fails with EIO
  *   stall    no more samples come; time stands still until the word changes
  *   zero     samples come and all are zero, as from a muted microphone
  *   xrun     one overrun is reported (EPIPE); another one after the word has changed
@@ -41,7 +44,7 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-enum control { PLAY, UNPLUG, STALL, ZERO, XRUN };
+enum control { PLAY, UNPLUG, BUSY, DENIED, ERROR, STALL, ZERO, XRUN };
 
 struct mic {
 	snd_pcm_ioplug_t io;
@@ -84,6 +87,12 @@ static enum control read_control(const struct mic *mic)
 
 	if (!strcmp(word, "unplug"))
 		return UNPLUG;
+	if (!strcmp(word, "busy"))
+		return BUSY;
+	if (!strcmp(word, "denied"))
+		return DENIED;
+	if (!strcmp(word, "error"))
+		return ERROR;
 	if (!strcmp(word, "stall"))
 		return STALL;
 	if (!strcmp(word, "zero"))
@@ -91,6 +100,26 @@ static enum control read_control(const struct mic *mic)
 	if (!strcmp(word, "xrun"))
 		return XRUN;
 	return PLAY;
+}
+
+/* Whether an open device is lost. */
+static int is_lost(enum control control)
+{
+	return control == UNPLUG || control == BUSY || control == DENIED;
+}
+
+static int open_error(enum control control)
+{
+	switch (control) {
+	case UNPLUG:
+		return -ENODEV;
+	case BUSY:
+		return -EBUSY;
+	case DENIED:
+		return -EACCES;
+	default:
+		return 0;
+	}
 }
 
 /* Under another name first, so that a reader never sees half a number. */
@@ -135,7 +164,7 @@ static void follow_stall(struct mic *mic, int stalled)
 
 static int mic_prepare(snd_pcm_ioplug_t *io)
 {
-	return read_control(io->private_data) == UNPLUG ? -ENODEV : 0;
+	return is_lost(read_control(io->private_data)) ? -ENODEV : 0;
 }
 
 static int mic_start(snd_pcm_ioplug_t *io)
@@ -149,7 +178,7 @@ static int mic_start(snd_pcm_ioplug_t *io)
 		.it_interval = { tick_ns / NS_PER_S, tick_ns % NS_PER_S },
 	};
 
-	if (read_control(mic) == UNPLUG)
+	if (is_lost(read_control(mic)))
 		return -ENODEV;
 	if (mic->origin_ns) {
 		mic->start_frame = frames_due(mic);
@@ -175,8 +204,10 @@ static snd_pcm_sframes_t mic_pointer(snd_pcm_ioplug_t *io)
 	enum control control = read_control(mic);
 	uint64_t written;
 
-	if (control == UNPLUG)
+	if (is_lost(control))
 		return -ENODEV;
+	if (control == ERROR)
+		return -EIO;
 	follow_stall(mic, control == STALL);
 	if (control != XRUN) {
 		mic->xrun_reported = 0;
@@ -225,8 +256,10 @@ static snd_pcm_sframes_t mic_transfer(snd_pcm_ioplug_t *io, const snd_pcm_channe
 	enum control control = read_control(mic);
 	uint64_t frame = mic->start_frame + io->appl_ptr;
 
-	if (control == UNPLUG)
+	if (is_lost(control))
 		return -ENODEV;
+	if (control == ERROR)
+		return -EIO;
 	if (io->access == SND_PCM_ACCESS_MMAP_INTERLEAVED) {
 		snd_pcm_uframes_t at = io->appl_ptr % io->buffer_size;
 
@@ -251,7 +284,7 @@ static int mic_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *fds, unsigned i
 	if (read(mic->timer_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
 		return -errno;
 	*revents = fds[0].revents & ~POLLIN;
-	if (read_control(mic) == UNPLUG) {
+	if (is_lost(read_control(mic))) {
 		*revents |= POLLERR | POLLNVAL;
 		return 0;
 	}
@@ -345,9 +378,9 @@ static int set_hw_constraints(struct mic *mic)
 static int create_mic(snd_pcm_t **pcmp, const char *name, snd_pcm_stream_t stream, int mode,
 		      struct mic *mic, const char *file)
 {
-	int error = -ENODEV;
+	int error = open_error(read_control(mic));
 
-	if (read_control(mic) == UNPLUG)
+	if (error < 0)
 		goto failed;
 	error = map_sound(mic, file);
 	if (error < 0)
