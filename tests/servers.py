@@ -28,14 +28,19 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 
 DEBIAN_PACKAGES = {
+    "dbus-daemon": "dbus-daemon",
     "flite": "flite",
     "gcc": "gcc",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",
     "openssl": "openssl",
+    "pacat": "pulseaudio-utils",
     "pactl": "pulseaudio-utils",
     "paplay": "pulseaudio-utils",
+    "pipewire": "pipewire-bin",
+    "pipewire-pulse": "pipewire-pulse",
     "pulseaudio": "pulseaudio",
+    "wireplumber": "wireplumber",
 }
 
 # A null sink renders two seconds at a time unless a stream asks for less, so that a reader of its

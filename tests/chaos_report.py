@@ -1,0 +1,73 @@
+"""What the chaos test found, as the table of docs/reliability.md."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from chaos_run import Outcome, Report
+from chaos_truth import slope
+
+HEADER = ("fault", "times", "listens again after, s", "heard again after, s", "the state said")
+
+
+def table(reports: Sequence[Report]) -> list[str]:
+    """Returns a Markdown table: one line for each fault, and one for all of them."""
+    lines = [row(*HEADER), row(*["---"] * len(HEADER))]
+    for report in reports:
+        groups: dict[str, list[Outcome]] = defaultdict(list)
+        for outcome in report.outcomes:
+            groups[outcome.fault.partition(" + ")[0]].append(outcome)
+        lines += [line_of(f"{report.rig}: {name}", each) for name, each in sorted(groups.items())]
+    everything = [each for report in reports for each in report.outcomes]
+    if everything:
+        lines.append(line_of("**all**", everything, say_told=False))
+    return lines
+
+
+def line_of(name: str, outcomes: Sequence[Outcome], *, say_told: bool = True) -> str:
+    """One line of the table; two faults at once count as the first of them."""
+    return row(
+        name,
+        str(len(outcomes)),
+        median_and_worst([each.recovered_s for each in outcomes]),
+        median_and_worst([each.heard_s for each in outcomes]),
+        what_was_told(outcomes) if say_told else "",
+    )
+
+
+def row(*cells: str) -> str:
+    """One line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def median_and_worst(seconds: Sequence[float]) -> str:
+    """Returns the median and the worst, in seconds."""
+    return f"{statistics.median(seconds):.1f} (worst {max(seconds):.1f})"
+
+
+def what_was_told(outcomes: Sequence[Outcome]) -> str:
+    """Returns the words, how often each, and how soon; "nothing" where no word was due."""
+    told = Counter(each.told for each in outcomes if each.told_s is not None)
+    parts = [f"`{word}` {count}×" for word, count in told.most_common()]
+    silent = sum(each.told_s is None for each in outcomes)
+    if silent:
+        parts.append(f"still listening {silent}×")
+    soon = [each.told_s for each in outcomes if each.told_s is not None]
+    after = f", after {statistics.median(soon):.1f} s" if soon else ""
+    return ", ".join(parts) + after
+
+
+def summary(reports: Sequence[Report]) -> list[str]:
+    """Returns what holds for each daemon as a whole."""
+    return [
+        f"- {each.rig}: {len(each.outcomes)} faults, {each.finals} finals "
+        f"({each.known:.0%} of their words were spoken), "
+        f"descriptors {each.fds[0]} at first and {each.fds[-1]} at the end, "
+        f"resident memory {min(each.rss_mb):.0f}…{max(each.rss_mb):.0f} MB "
+        f"({slope(each.rss_mb[5:]) * 10:+.1f} MB in ten faults), "
+        f"at most {max(one.log_lines for one in each.outcomes)} warnings for one fault"
+        for each in reports
+        if each.outcomes
+    ]

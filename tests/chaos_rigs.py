@@ -1,0 +1,317 @@
+"""The microphones of the chaos test: a real PulseAudio, a real PipeWire, and an ALSA device.
+
+A rig is a microphone into which somebody speaks all the time, and the faults that it can have. It
+begins without its server, which `arrive` starts: so the daemon is there first.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import soundfile
+
+from alsa_mic import AlsaMic, build
+from chaos_faults import SLACK_S, STALL_S, ZEROS_S, Act, Fault, Scene, Sound, problems
+from harkd.audio import RATE_HZ, Int16
+from pipewire_server import Part, PipeWireServer
+from servers import PulseServer
+from speaker import Speaker
+
+ZEROS_DETECT_S = ZEROS_S + SLACK_S
+SERVER_WORDS = problems("server", "stalled", "ended", "no_device", "no_such_device", "unknown")
+SOURCE_WORDS = problems("moved", "no_such_device", "stalled", "ended")
+ZERO_LEAST_S, ZERO_MOST_S = ZEROS_DETECT_S + 1.5, ZEROS_DETECT_S + 5.0
+FORMATS = [(48_000, 2), (44_100, 1), (16_000, 1), (96_000, 2), (32_000, 2)]
+
+
+class Rig(Protocol):
+    """A microphone with its faults."""
+
+    name: str
+    env: dict[str, str]
+    """What the daemon needs to hear it."""
+    faults: list[Fault]
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def arrive(self) -> None:
+        """Starts what the microphone needs; returns when it can be heard."""
+
+
+class Entered:
+    """Ends what it began."""
+
+    def __init__(self) -> None:
+        self._ending = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ending.close()
+
+
+# ------------------------------------------------------------------ ALSA
+
+
+class AlsaRig(Entered):
+    """The user-space ALSA device."""
+
+    name = "alsa"
+
+    def __init__(self, folder: Path, sound: Int16) -> None:
+        super().__init__()
+        wav = folder / "speech.wav"
+        soundfile.write(wav, sound, RATE_HZ)
+        self.mic = AlsaMic(folder, build(folder), wav, loop=True)
+        for rate_hz, channels in reversed(FORMATS):
+            self.mic.become(rate_hz, channels)  # now, since resampling takes its time
+        self.mic.unplug()
+        self.env = {**self.mic.env, "HARKD_AUDIO__DEVICE": "testmic"}
+        mic = self.mic
+        gone = problems("unplugged", "no_such_device", "no_device", "stalled", "ended")
+        self.faults = [
+            self._fault("unplugged", mic.unplug, gone),
+            Fault("replugged with another format", self._unplug, self._other_format, problems=gone),
+            self._fault("stalled", mic.stall, problems("stalled")),
+            self._fault("busy", mic.busy, gone | {"busy"}),
+            self._fault("no permission", mic.deny, gone | {"permission"}),
+            self._fault("read error", mic.fail, gone | {"unknown"}),
+            Fault(
+                "all zero",
+                lambda _: void(mic.zero()),
+                lambda _: void(mic.resume()),
+                least_s=ZERO_LEAST_S,
+                most_s=ZERO_MOST_S,
+                problems=problems("all_zero"),
+                detect_s=ZEROS_DETECT_S,
+            ),
+            Fault("burst of overruns", self._overruns, sound=Sound.GOOD, least_s=0.0, most_s=0.5),
+        ]
+
+    def arrive(self) -> None:
+        self.mic.resume()
+
+    def _fault(self, name: str, begin: Callable[[], int], words: frozenset[str]) -> Fault:
+        return Fault(name, lambda _: void(begin()), lambda _: self.arrive(), problems=words)
+
+    def _unplug(self, _scene: Scene) -> None:
+        self.mic.unplug()
+
+    def _other_format(self, scene: Scene) -> None:
+        now = (self.mic.rate_hz, self.mic.channels)
+        self.mic.become(*scene.random.choice([each for each in FORMATS if each != now]))
+        self.mic.replug()
+
+    def _overruns(self, scene: Scene) -> None:
+        for _ in range(scene.random.randint(2, 10)):
+            self.mic.xrun()
+            time.sleep(0.15)
+            self.mic.resume()
+            time.sleep(0.1)
+
+
+def void(_value: object) -> None:
+    """Takes what a lambda must not return."""
+
+
+# ------------------------------------------------------------------ sound servers
+
+
+class SoundServerRig(Entered):
+    """A sound server with two microphones: one that is spoken into, and `other`, which is dead.
+
+    Args:
+        server: Is not yet started.
+        sound: What is said.
+        device: `desk`, a source that can be removed while another one stays, or `default`.
+    """
+
+    def __init__(self, server: PulseServer, sound: Int16, device: str) -> None:
+        super().__init__()
+        self.server = server
+        self.device = device
+        self.name = server.name if device != "default" else f"{server.name}, default source"
+        self.source = "desk" if device == "desk" else "mic.monitor"
+        self._sound = sound
+        self.env = {**server.env, "HARKD_AUDIO__DEVICE": device}
+        self.faults = [
+            self._lost("killed", self._kill),
+            self._lost("restarted", self._stop),
+            self._lost("started later", self._kill, least_s=8.0, most_s=12.0),
+            self._zeros("source muted", *self._setting("set-source-mute", "1", "0")),
+            self._zeros("source volume 0", *self._setting("set-source-volume", "0", "65536")),
+            self._default_changed(),
+        ]
+        if device == "desk":
+            self.faults.append(
+                Fault(
+                    "source removed, another there",
+                    lambda _: server.remove("desk"),
+                    lambda _: server.add_source("desk"),
+                    problems=SOURCE_WORDS,
+                )
+            )
+
+    def arrive(self) -> None:
+        self.server.start()
+        self._ending.callback(self.server.stop)
+        self._furnish()
+        self._ending.enter_context(Speaker(self.server, self._sound))
+
+    def _furnish(self) -> None:
+        """Adds what the server has forgotten."""
+        self.server.add_sink("other")
+        if self.device == "desk":
+            self.server.add_source("desk")
+        self.server.pactl("set-default-source", "mic.monitor")
+
+    def _kill(self, _scene: Scene) -> None:
+        self.server.kill()
+
+    def _stop(self, _scene: Scene) -> None:
+        self.server.stop()
+
+    def _start(self, _scene: Scene) -> None:
+        self.server.start()
+        self._furnish()
+
+    def _lost(self, what: str, begin: Act, *, least_s: float = 0.3, most_s: float = 8.0) -> Fault:
+        name = f"{self.server.name} {what}"
+        return Fault(
+            name, begin, self._start, least_s=least_s, most_s=most_s, problems=SERVER_WORDS
+        )
+
+    def _setting(self, verb: str, bad: str, good: str) -> tuple[Act, Act]:
+        def begin(_scene: Scene) -> None:
+            self.server.pactl(verb, self.source, bad)
+
+        def end(_scene: Scene) -> None:
+            self.server.pactl(verb, self.source, good)
+
+        return begin, end
+
+    def _zeros(self, name: str, begin: Act, end: Act) -> Fault:
+        return Fault(
+            name,
+            begin,
+            end,
+            least_s=ZERO_LEAST_S,
+            most_s=ZERO_MOST_S,
+            problems=problems("all_zero"),
+            detect_s=ZEROS_DETECT_S,
+        )
+
+    def _default_changed(self) -> Fault:
+        def begin(_scene: Scene) -> None:
+            self.server.pactl("set-default-source", "other.monitor")
+
+        def end(_scene: Scene) -> None:
+            self.server.pactl("set-default-source", "mic.monitor")
+
+        if self.device == "default":
+            # It follows, and hears a microphone that is dead.
+            return self._zeros("default source changed", begin, end)
+        return Fault("default source changed", begin, end, Sound.GOOD)
+
+
+class PulseRig(SoundServerRig):
+    """A real PulseAudio."""
+
+    def __init__(self, folder: Path, sound: Int16, device: str = "desk") -> None:
+        server = PulseServer(folder)
+        super().__init__(server, sound, device)
+        self.faults += [
+            Fault(
+                "pulseaudio stopped",
+                lambda _: server.stop_signal(),
+                lambda _: server.continue_signal(),
+                problems=SERVER_WORDS,
+            ),
+            Fault(
+                "source suspended",
+                *self._setting("suspend-source", "1", "0"),
+                problems=problems("stalled", "all_zero"),
+                detect_s=max(STALL_S, ZEROS_S) + SLACK_S,
+            ),
+        ]
+
+
+class PipeWireRig(SoundServerRig):
+    """A real PipeWire, each of whose daemons can be lost on its own."""
+
+    def __init__(self, folder: Path, sound: Int16, device: str = "default") -> None:
+        self.pipewire = PipeWireServer(folder)
+        super().__init__(self.pipewire, sound, device)
+        session = self.pipewire
+        self.faults += [
+            self._part_killed(session.core, Sound.NONE),
+            self._part_killed(session.pulse, Sound.NONE),
+            # Without it nothing new is linked; what is linked goes on.
+            self._part_killed(session.manager, Sound.UNKNOWN),
+            self._part_stopped(session.core, Sound.NONE),
+            self._part_stopped(session.pulse, Sound.NONE),
+            self._part_stopped(session.manager, Sound.UNKNOWN),
+        ]
+
+    def _kill(self, _scene: Scene) -> None:
+        self.pipewire.end_sound(kill=True)
+
+    def _stop(self, _scene: Scene) -> None:
+        self.pipewire.end_sound(kill=False)
+
+    def _start(self, _scene: Scene) -> None:
+        self.pipewire.start_sound()
+        self._furnish()
+
+    def _part_killed(self, part: Part, sound: Sound) -> Fault:
+        def end(_scene: Scene) -> None:
+            if self.pipewire.start_missing():
+                self._furnish()
+
+        return Fault(
+            f"{part.name} alone killed",
+            lambda _: part.kill(),
+            end,
+            sound,
+            problems=SERVER_WORDS | SOURCE_WORDS,
+        )
+
+    def _part_stopped(self, part: Part, sound: Sound) -> Fault:
+        return Fault(
+            f"{part.name} stopped",
+            lambda _: part.stop_signal(),
+            lambda _: part.continue_signal(),
+            sound,
+            problems=SERVER_WORDS | SOURCE_WORDS,
+        )
+
+
+def make_rig(name: str, folder: Path, sound: Int16) -> Rig:
+    """Returns the rig of a name of `RIGS`."""
+    folder.mkdir(parents=True)
+    match name:
+        case "alsa":
+            return AlsaRig(folder, sound)
+        case "pulseaudio" | "pulseaudio-default":
+            return PulseRig(folder, sound, "default" if "-" in name else "desk")
+        case _:
+            return PipeWireRig(folder, sound, "default" if "-" in name else "desk")
+
+
+RIGS = ("alsa", "pulseaudio", "pipewire", "pulseaudio-default", "pipewire-default")
