@@ -40,14 +40,19 @@ class SourceOpened:
     """The rate that it delivers."""
     channels: int
     """How many channels it delivers."""
+    source: str = ""
+    """The sound server's name of it; empty where there is none, or it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceLost:
-    """A source stopped delivering, and is tried again."""
+    """A source stopped delivering what may be listened to, and is tried again.
+
+    Audio that still comes is no more than a sign of life, until the next `SourceOpened`.
+    """
 
     kind: str
-    """One word: no_device, ambiguous, busy, permission, stalled, ended, …"""
+    """One word, see docs/mqtt.md: no_device, ambiguous, busy, permission, stalled, all_zero, …"""
     reason: str
     """What happened and how to mend it, for a person."""
 
@@ -136,6 +141,20 @@ class MonoConverter:
         )
         self._taken = 0
         self._given = 0
+
+    def is_zero(self, pcm: bytes) -> bool:
+        """Tell whether all samples of a piece are zero in the channels that are used.
+
+        Of the device's own samples: what is quieter than a step at 16 kHz may be a quiet room.
+        """
+        if self._channel is None:
+            return pcm == bytes(len(pcm))
+        frames = np.frombuffer(pcm, "<i2").reshape(-1, self._channels)  # (frames, channels)
+        return not frames[:, self._channel].any()
+
+    def seconds(self, pcm: bytes) -> float:
+        """Return how long a piece is."""
+        return len(pcm) / (2 * self._channels * self.rate_hz)
 
     def convert(self, pcm: bytes | Int16, *, last: bool = False) -> tuple[Int16, float]:
         """Convert one piece.

@@ -1,7 +1,9 @@
 """The child process around PortAudio: ``python -m harkd.capture JSON``.
 
-In: one JSON object on the command line (device, channel, latency_ms, block_ms), and stdin, whose
-end means "stop". Out: records on stdout (see `HEADER`), first OPENED or ERROR, then AUDIO.
+In: one JSON object on the command line (device, channel, latency_ms, block_ms; where the parent
+knows more, `no_monitor`, `server`, `stay`, see `Capture` and `main`), and stdin, whose end means
+"stop". Out: records on stdout (see `HEADER`), first OPENED or ERROR, then AUDIO, and SOURCE where
+the sound server has us hear another source, or that one's volume changes.
 
 It is a process of its own because PortAudio must be killable: when an ALSA device vanishes,
 PortAudio 19.6 stays in a C loop that no call ends and that floods stderr
@@ -9,7 +11,7 @@ PortAudio 19.6 stays in a C loop that no call ends and that floods stderr
 So it imports nothing heavy (no numpy, no onnxruntime) and keeps nothing worth saving.
 
 Threads: PortAudio's callback copies, stamps and queues a block; the main thread writes the pipe;
-a third waits for the end of stdin.
+a third waits for the end of stdin, a fourth for the sound server (`harkd.sound_server`).
 """
 
 from __future__ import annotations
@@ -26,10 +28,20 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harkd.alsa_open import why_not
+from harkd.sound_server import (
+    OwnRecording,
+    barred_device,
+    fingerprint,
+    mark_own,
+    server_fault,
+    wait_for_change,
+)
+
 HEADER = struct.Struct("<4sBBHIq")
 """Record header: MAGIC, kind, flags, 0, payload bytes, stamp (CLOCK_MONOTONIC, nanoseconds)."""
 MAGIC = b"hkd1"
-KIND_OPENED, KIND_AUDIO, KIND_ERROR = 1, 2, 3
+KIND_OPENED, KIND_AUDIO, KIND_ERROR, KIND_SOURCE = 1, 2, 3, 4
 FLAG_OVERFLOW = 1
 """Samples were lost before this block, in the driver or because the pipe was full."""
 
@@ -40,9 +52,13 @@ MAX_REAL_CHANNELS = 16
 QUEUE_BLOCKS = 400
 PULSE_S = 3.0
 """How long a sound server may take to list its sources."""
+NAMED_S = 0.5
+"""How long OPENED waits for the source's real name; audio waits meanwhile, and is not lost."""
+ABSENT = frozenset({"no_device", "no_such_device", "server"})
+"""Kinds of errors that end when something is plugged in, or started."""
 
 PA_INVALID_RATE, PA_INVALID_CHANNELS, PA_UNAVAILABLE, PA_HOST_ERROR = -9997, -9998, -9985, -9999
-ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV = -13, -16, -19
+ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV, ALSA_ECONNREFUSED = -13, -16, -19, -111
 
 
 class CaptureError(Exception):
@@ -252,22 +268,58 @@ def explain(error: Any, device: str) -> CaptureError:
     alsa = host[1] if isinstance(host, tuple) and len(host) > 1 else 0
     text = str(error.args[0]) if error.args else str(error)
     if alsa == ALSA_EACCES:
-        return CaptureError(
-            "permission",
-            f'no permission to open "{device}"',
-            "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
-        )
+        return barred(device)
     if code == PA_UNAVAILABLE or alsa == ALSA_EBUSY:
+        return busy(device)
+    if alsa == ALSA_ECONNREFUSED:
         return CaptureError(
-            "busy",
-            f'"{device}" is in use by another program',
-            "close that program, or share the microphone through PulseAudio or PipeWire",
+            "server",
+            f'the sound server behind "{device}" does not answer',
+            "start it: systemctl --user start pipewire-pulse, or pulseaudio --start",
         )
     if alsa == ALSA_ENODEV:
         return CaptureError("unplugged", f'"{device}" is not there any more', "plug it in again")
     return CaptureError(
         "unknown", f'"{device}" cannot be opened ({text})', "`harkd doctor` looks closer"
     )
+
+
+def barred(device: str) -> CaptureError:
+    """Return the error of a device that this user may not open."""
+    return CaptureError(
+        "permission",
+        f'no permission to open "{device}"',
+        "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
+    )
+
+
+def busy(device: str) -> CaptureError:
+    """Return the error of a device that another program has."""
+    return CaptureError(
+        "busy",
+        f'"{device}" is in use by another program',
+        "close that program, or share the microphone through PulseAudio or PipeWire",
+    )
+
+
+def explain_absence(error: CaptureError, wanted: str, *, server: bool) -> CaptureError:
+    """Return why a device is not in PortAudio's list, where more is known than that.
+
+    Args:
+        error: What the list alone says.
+        wanted: The device that is wanted.
+        server: Whether the sound server was there before.
+    """
+    if error.report["kind"] not in ABSENT:
+        return error
+    name, code = why_not(wanted)
+    if name:
+        return busy(name) if code == -ALSA_EBUSY else barred(name)
+    if fault := server_fault(os.environ, expected=server):
+        return CaptureError(*fault)
+    if error.report["kind"] == "no_device" and (node := barred_device()):
+        return barred(str(node))
+    return error
 
 
 def open_first(
@@ -331,15 +383,51 @@ class Capture:
     def __init__(self, fd: int, request: dict[str, Any]) -> None:
         self._fd = fd
         self._request = request
-        self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | None] = queue.SimpleQueue()
+        self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | dict[str, Any] | None] = (
+            queue.SimpleQueue()
+        )
         self._lost = False
+        self._token = f"{os.getpid()}-{time.monotonic_ns()}"
+        self.before = fingerprint(os.environ)
+        """The sound system before it was asked for devices."""
+        self.known: set[str] | None = None
+        """Names of the sound server's sources; None while it was not asked."""
+
+    def _sources(self) -> list[dict[str, Any]]:
+        sources = pulse_sources()
+        self.known = {source["name"] for source in sources}
+        return sources
+
+    def _choose(self, sd: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Find device and source; with `no_monitor`, refuse what a loudspeaker plays."""
+        wanted = str(self._request["device"])
+        try:
+            found = choose_device(wanted, input_devices(sd), self._sources, sd.default.device[0])
+        except CaptureError as error:
+            server = bool(self._request.get("server"))
+            raise explain_absence(error, wanted, server=server) from error
+        if self._request.get("no_monitor"):
+            self._refuse_monitor(wanted, found[1])
+        return found
+
+    def _refuse_monitor(self, wanted: str, source: dict[str, Any] | None) -> None:
+        if source is None:
+            sources = self._sources()
+            if sources and all(source["monitor"] for source in sources):
+                raise no_microphone_left(sources)
+        elif is_monitor(source["name"]) and source["name"] != wanted:
+            raise CaptureError(
+                "no_such_device",
+                f'the microphone that audio.device "{wanted}" means is gone; "{source["name"]}" is '
+                "what a loudspeaker plays",
+                "plug it in, or set audio.device to another (`harkd devices`)",
+            )
 
     def run(self) -> None:
         """Open, send blocks until the stream ends. Raises CaptureError where it cannot start."""
+        mark_own(os.environ, self._token)
         sd = import_portaudio()
-        wanted = str(self._request["device"])
-        devices = input_devices(sd)
-        device, source = choose_device(wanted, devices, pulse_sources, sd.default.device[0])
+        device, source = self._choose(sd)
         if source:
             # The ALSA plugin reads it when it connects, which is when the stream is opened.
             os.environ["PULSE_SOURCE"] = source["name"]
@@ -360,8 +448,16 @@ class Capture:
             stream.start()
         except sd.PortAudioError as error:
             raise explain(error, name) from error
+        if source:
+            opened["wanted"] = source["name"]
+        if "(hw:" not in device["name"]:  # a bare card has no server behind it
+            report = OwnRecording(self._token, self._blocks.put).start(NAMED_S)
+            opened |= {"source": report} if report else {}
         send(self._fd, KIND_OPENED, json.dumps(opened).encode())
         while (block := self._blocks.get()) is not None:
+            if isinstance(block, dict):
+                send(self._fd, KIND_SOURCE, json.dumps(block).encode())
+                continue
             data, flags, stamp_ns = block
             send(self._fd, KIND_AUDIO, data, flags=flags, stamp_ns=stamp_ns)
 
@@ -383,6 +479,16 @@ class Capture:
         return on_block
 
 
+def no_microphone_left(sources: Sequence[dict[str, Any]]) -> CaptureError:
+    """Return the error of a sound server that has monitors of loudspeakers alone."""
+    return CaptureError(
+        "no_device",
+        f"no microphone is left: the sound server has only what loudspeakers play, "
+        f"{listed(sources)}",
+        "plug one in",
+    )
+
+
 def exit_with_parent() -> None:
     """End this process when stdin ends: the parent closed it, or is gone."""
     with contextlib.suppress(OSError):
@@ -393,19 +499,27 @@ def exit_with_parent() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one capture; the parent reads the records. Exit codes: 0 asked to stop, 75 ended."""
+    """Run one capture; the parent reads the records. Exit codes: 0 asked to stop, 75 ended.
+
+    With `stay` in the request, a process that found no device ends only when there may be one: that
+    is how the parent learns of it.
+    """
     # Ctrl-C and `systemctl stop` reach this process, too; the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     out = os.dup(1)
     os.dup2(2, 1)  # nothing that prints may get between the records
     threading.Thread(target=exit_with_parent, daemon=True, name="parent").start()
+    request = json.loads(argv[0])
+    capture = Capture(out, request)
     try:
-        Capture(out, json.loads(argv[0])).run()
+        capture.run()
     except BrokenPipeError:
         return 0
     except CaptureError as error:
         send(out, KIND_ERROR, json.dumps(error.report).encode())
+        if request.get("stay") and error.report["kind"] in ABSENT:
+            wait_for_change(capture.known, capture.before)
         return 1
     return 75
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from harkd import overruns
 from harkd.audio import (
     RATE_HZ,
     AudioBlock,
@@ -24,6 +25,7 @@ from harkd.audio import (
 )
 from harkd.counters import Counters
 from harkd.events import Event, Rejected, RejectReason, State, StateChanged
+from harkd.overruns import Overruns
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
     Cause,
@@ -36,7 +38,7 @@ from harkd.segmenter import (
     SpeechStarted,
 )
 from harkd.settings import Settings
-from harkd.signal_level import SignalLevel
+from harkd.signal_level import SignalAdvice, SignalLevel
 from harkd.verdict import too_short
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,10 @@ class Listening:
         self._current: Segment | None = None
         self._opened = SourceOpened("", 0, 0)
         self._heard = False
-        self._state: tuple[State, str] | None = None
+        self._deaf = False
+        self._overruns = Overruns()
+        self._advice = SignalAdvice()
+        self._state: tuple[State, str, str] | None = None
 
     @property
     def position(self) -> int:
@@ -119,16 +124,23 @@ class Listening:
     def take(self, event: SourceEvent) -> None:
         """Follow what the source yields next."""
         match event:
+            case AudioBlock() if self._deaf:
+                self.signal.take(event.samples, zeros_s=event.zeros_s, lag_s=self._lag_s(event))
             case AudioBlock():
                 self._listen(event)
             case SourceOpened():
+                self._deaf = False
+                self.end()  # where the sound server moves us while somebody speaks
                 self._opened, self._heard = event, False
                 self._clock.reset()
+                self.signal.reset()
             case SourceLost():
+                self._deaf = True
                 self._counters.count("losses")
                 self._report_lost(event)
                 self._interrupt()
             case SourceMuted():
+                self._deaf = False
                 self._opened = SourceOpened("", 0, 0)
                 self._set_state(State.MUTED)
                 self._interrupt()
@@ -138,9 +150,9 @@ class Listening:
         self._wanted = settings
 
     def end(self) -> None:
-        """No more comes: end what is being said."""
-        if self._state == (State.SPEECH, ""):
-            self._set_state(State.LISTENING)
+        """No more comes, or from elsewhere: end what is being said."""
+        if self._state and self._state[0] is State.SPEECH:
+            self._tell(State.LISTENING)
         self._interrupt()
 
     def _listen(self, block: AudioBlock) -> None:
@@ -161,16 +173,25 @@ class Listening:
         voiced_before = self._segmenter.voiced_frames
         for event in self._segmenter.push(block.samples):
             self._follow(event)
-        self.signal.take(
+        lag_s = self._lag_s(block)
+        if self.signal.take(
             block.samples,
             zeros_s=block.zeros_s,
-            lag_s=self._lag_s(block),
+            lag_s=lag_s,
             voiced_frames=self._segmenter.voiced_frames - voiced_before,
-        )
+        ):
+            self._advice.look(self.signal, self._opened.source)
+        if not self._may_wait:
+            self._overruns.note(self._time.monotonic_ns() / 1e9, gap=block.gap, lag_s=lag_s)
         with self._backlog.changed:
             if self._current and self._feed(self._current, self._segmenter.position):
                 self._backlog.changed.notify_all()
-        self._set_state(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
+        self._tell(State.SPEECH if self._segmenter.in_speech else State.LISTENING)
+
+    def _tell(self, state: State) -> None:
+        """Tell a state in which audio is heard, with what is wrong with that."""
+        reason = self._overruns.reason
+        self._set_state(state, reason, overruns.KIND if reason else "")
 
     def _lag_s(self, block: AudioBlock) -> float:
         """How far the block's end is behind its capture time now."""
@@ -193,7 +214,7 @@ class Listening:
             return
         if isinstance(event, SpeechEnded) and event.cause is Cause.SILENCE:
             # Told before its final can be: who follows both then knows that it is still to come.
-            self._set_state(State.LISTENING)
+            self._tell(State.LISTENING)
         if (segment := self._current) is None:
             return
         with self._backlog.changed:
@@ -271,15 +292,17 @@ class Listening:
         )
 
     def _report_lost(self, event: SourceLost) -> None:
-        if self._state != (State.NO_MICROPHONE, event.reason):
-            log.warning("%s", event.reason)
         self._opened = SourceOpened("", 0, 0)
-        self._set_state(State.NO_MICROPHONE, event.reason)
+        if self._set_state(State.NO_MICROPHONE, event.reason, event.kind):
+            log.warning("%s", event.reason)
 
-    def _set_state(self, state: State, reason: str = "") -> None:
-        if self._state == (state, reason):
-            return
-        self._state = (state, reason)
+    def _set_state(self, state: State, reason: str = "", problem: str = "") -> bool:
+        """Tell a state where it differs from the last one that was told."""
+        opened = self._opened
+        if self._state == (state, reason, opened.device):
+            return False
+        self._state = (state, reason, opened.device)
         self._sink(
-            StateChanged(state, self._time.utc(), reason, self._opened.device, self._opened.rate_hz)
+            StateChanged(state, self._time.utc(), reason, opened.device, opened.rate_hz, problem)
         )
+        return True

@@ -2,27 +2,24 @@
 
 In: the `audio` settings. Out: `SourceOpened`, `AudioBlock`, `SourceLost` and `SourceMuted` events,
 on the thread that iterates. A capture process that sends nothing for `stall_s`, or ends, is killed
-and replaced after a growing, jittered wait; blocks are what counts, not exit codes. Muted, none
-runs.
+and replaced after a growing, jittered wait; blocks are what counts, not exit codes. One that finds
+no device waits for a change and ends then, which cuts that wait short. Where nothing but zeros
+come, or the sound server has us hear something else, that is a loss, too. Muted, none runs.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-import os
 import random
 import select
-import subprocess
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Any
 
-from harkd import capture
+from harkd import all_zero, capture
+from harkd.all_zero import ZeroSpell
 from harkd.audio import (
     AudioBlock,
     MonoConverter,
@@ -32,6 +29,8 @@ from harkd.audio import (
     SourceOpened,
     Waker,
 )
+from harkd.capture_process import CaptureProcess
+from harkd.following import Following
 from harkd.settings import AudioSettings
 
 log = logging.getLogger(__name__)
@@ -40,13 +39,8 @@ FIRST_BLOCK_S, FIRST_BLOCK_MOST_S = 5.0, 20.0
 """How long a capture process may take to its first block, and after how many failures at most."""
 STEADY_S = 10.0
 """A microphone that delivered for so long resets the wait before the next start."""
-KILL_S = 2.0
 STALLED = "stalled"
-BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.25, 4.0
-PIPE_BYTES = 1 << 20
-STDERR_LINES = 10
-STDERR_CHARACTERS = 500
-STDERR_PACE_S = 0.05
+BACKOFF_FIRST_S, BACKOFF_MOST_S = 0.25, 3.0
 
 
 class Ready(Enum):
@@ -55,96 +49,6 @@ class Ready(Enum):
     RECORDS = auto()
     WOKEN = auto()
     LATE = auto()
-
-
-class CaptureProcess:
-    """One running capture process and the two pipes from it."""
-
-    def __init__(self, settings: AudioSettings, command: list[str] | None = None) -> None:
-        request = {
-            "device": settings.device,
-            "channel": str(settings.channel),
-            "latency_ms": settings.latency_ms,
-            "block_ms": settings.block_ms,
-        }
-        self._process = subprocess.Popen(
-            [*(command or [sys.executable, "-m", "harkd.capture"]), json.dumps(request)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-        )
-        if not (self._process.stdout and self._process.stderr and self._process.stdin):
-            raise RuntimeError("Popen gave no pipes")
-        self.out_fd = self._process.stdout.fileno()
-        self.err_fd = self._process.stderr.fileno()
-        set_pipe_size(self.out_fd)
-        self._buffer = bytearray()
-        self._said: deque[str] = deque(maxlen=STDERR_LINES)
-        self.stderr_from = 0.0
-        """Monotonic seconds from which on stderr may be read again."""
-
-    @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
-    def read_records(self) -> list[tuple[int, int, int, bytes]] | None:
-        """Read what is there: (kind, flags, stamp_ns, payload) each; None at the pipe's end."""
-        data = os.read(self.out_fd, 1 << 16)
-        if not data:
-            return None
-        self._buffer += data
-        records = []
-        while len(self._buffer) >= capture.HEADER.size:
-            magic, kind, flags, _, length, stamp_ns = capture.HEADER.unpack_from(self._buffer)
-            if magic != capture.MAGIC:
-                log.error("the capture process sent something that is no record; replacing it")
-                return None
-            end = capture.HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            payload = bytes(self._buffer[capture.HEADER.size : end])
-            records.append((kind, flags, stamp_ns, payload))
-            del self._buffer[:end]
-        return records
-
-    def read_stderr(self, now: float) -> None:
-        """Take a little of what the process says on stderr, and not again for a while.
-
-        Only a little: a PortAudio that floods stderr (100,000 lines a second were seen) then
-        waits in its own write instead of burning a core until it is killed.
-        """
-        data = os.read(self.err_fd, 4096)
-        self._said.extend(data.decode("utf-8", "replace").splitlines())
-        self.stderr_from = now + STDERR_PACE_S if data else math.inf
-
-    def last_words(self) -> str:
-        """The end of what the process wrote on stderr, on one line."""
-        return " | ".join(line.strip() for line in self._said if line.strip())[-STDERR_CHARACTERS:]
-
-    def kill(self) -> int | None:
-        """End the process for sure, and return its exit code, if it has one yet."""
-        self._process.kill()
-        code = None
-        try:
-            code = self._process.wait(KILL_S)
-        except subprocess.TimeoutExpired:  # in a driver that hangs; subprocess reaps it later
-            log.warning("the capture process %d hangs in a driver and cannot be ended", self.pid)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe:
-                pipe.close()
-        return code
-
-
-def set_pipe_size(fd: int) -> None:
-    """Let the pipe hold some seconds of audio, should this process be held up."""
-    import fcntl
-
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    except OSError:  # over the user's limit: the default 64 KiB are 2 s at 16 kHz
-        log.debug("the pipe from the capture process keeps its default size")
 
 
 class Microphone:
@@ -176,6 +80,10 @@ class Microphone:
         self._waker = Waker()
         self._closed = False
         self._muted = muted
+        self._zeros = ZeroSpell(settings.zeros_s)
+        self._following = Following(settings.device, settings.follow)
+        self._replacing = False
+        self._waiting: CaptureProcess | None = None
         self.starts = 0
         """How many capture processes were started."""
         self.pid = 0
@@ -183,27 +91,36 @@ class Microphone:
 
     def events(self) -> Iterator[SourceEvent]:
         """Yield for ever, until `close()`."""
+        try:
+            yield from self._events()
+        finally:
+            self._end_waiting()
+
+    def _events(self) -> Iterator[SourceEvent]:
         backoff_s, patience_s = BACKOFF_FIRST_S, FIRST_BLOCK_S
         interrupted = False
         while not self._closed:
             if self._muted or interrupted:
                 interrupted = False
+                self._zeros.reset()
                 yield SourceMuted()
                 while self._muted and not self._closed:
                     self._wait(None)
                 backoff_s, patience_s = BACKOFF_FIRST_S, FIRST_BLOCK_S
                 continue
             begin, heard, lost = self._monotonic(), False, None
+            self._replacing = False
             for event in self._one_process(patience_s):
-                if isinstance(event, SourceLost):
+                if isinstance(event, SourceLost) and event.kind != all_zero.KIND:
                     lost = event
                     break
                 heard = heard or isinstance(event, AudioBlock)
                 yield event
             if lost is None:
-                interrupted = True
+                interrupted = not self._replacing
                 continue
-            yield lost
+            self._zeros.reset()
+            yield self._following.reword(lost)
             if heard:
                 patience_s = FIRST_BLOCK_S
                 if self._monotonic() - begin > STEADY_S:
@@ -211,31 +128,43 @@ class Microphone:
             elif lost.kind == STALLED:
                 # A cold, slow machine may need longer than this to open anything.
                 patience_s = min(patience_s * 2, FIRST_BLOCK_MOST_S)
-            self._wait(backoff_s * self._jitter())
-            backoff_s = min(backoff_s * 2, BACKOFF_MOST_S)
+            changed = self._wait(backoff_s * self._jitter())
+            backoff_s = BACKOFF_FIRST_S if changed else min(backoff_s * 2, BACKOFF_MOST_S)
 
     def _one_process(self, patience_s: float) -> Iterator[SourceEvent]:
         """Start a capture process, yield what it delivers, and end it."""
+        self._end_waiting()
         self.starts += 1
+        known = {"no_monitor": self._following.no_monitor, "server": self._following.server}
         try:
-            process = CaptureProcess(self._settings, self._command)
+            process = CaptureProcess(
+                self._settings,
+                self._command,
+                stay=True,
+                **{name: value for name, value in known.items() if value},
+            )
         except OSError as error:  # no memory, no process or no file descriptor left
             yield SourceLost("unknown", f"the capture process does not start ({error})")
             return
         self.pid = process.pid
+        lost: SourceLost | None = None
         try:
-            lost: SourceLost | None = None
             for event in self._run(process, patience_s):
-                if isinstance(event, SourceLost):
+                if isinstance(event, SourceLost) and event.kind != all_zero.KIND:
                     lost = event
                     break
                 yield event
         finally:
-            code = process.kill()
             self.pid = 0
-            log.debug("capture process ended with %s: %s", code, process.last_words())
+            if self._waiting is not process:
+                end_process(process)
         if lost:
             yield lost
+
+    def _end_waiting(self) -> None:
+        if self._waiting:
+            end_process(self._waiting)
+            self._waiting = None
 
     def close(self) -> None:
         """Make `events()` return; the capture process is killed."""
@@ -247,22 +176,34 @@ class Microphone:
         self._muted = on
         self._waker.wake()
 
-    def _wait(self, seconds: float | None) -> None:
-        """Wait, for ever where it is None, or until `close()` or `mute()`."""
+    def _wait(self, seconds: float | None) -> bool:
+        """Wait, for ever where it is None, or until `close()` or `mute()`.
+
+        True where it ended early because what was missing may be there now.
+        """
         if self._closed:
-            return
-        woken, _, _ = select.select([self._waker], [], [], seconds)
-        if woken:
+            return False
+        fds: list[int | Waker] = [self._waker]
+        if self._waiting:
+            fds.append(self._waiting.out_fd)
+        woken, _, _ = select.select(fds, [], [], seconds)
+        changed = bool(woken) and self._waker not in woken
+        self._end_waiting()
+        if changed:
+            # Most things need a moment to be there as a whole.
+            woken, _, _ = select.select([self._waker], [], [], BACKOFF_FIRST_S)
+        if self._waker in woken:
             self._waker.clear()
+        return changed
 
     def _run(self, process: CaptureProcess, patience_s: float) -> Iterator[SourceEvent]:
         """Yield what one capture process delivers; the last event is its loss."""
-        converter: MonoConverter | None = None
+        stream: Stream | None = None
         wait_s = patience_s
         deadline = self._monotonic() + wait_s
         while (ready := self._ready(process, deadline)) is not Ready.WOKEN:
             if ready is Ready.LATE:
-                did = "did not open" if converter is None else "sent nothing"
+                did = "did not open" if stream is None else "sent nothing"
                 reason = f"the microphone {did} within {wait_s:g} s; opening it again"
                 yield SourceLost(STALLED, reason)
                 return
@@ -272,19 +213,70 @@ class Microphone:
                 return
             for kind, flags, stamp_ns, payload in records:
                 if kind == capture.KIND_ERROR:
-                    yield lost_by(json.loads(payload))
+                    yield self._refused(process, payload)
                     return
                 if kind == capture.KIND_OPENED:
-                    opened: dict[str, Any] = json.loads(payload)
-                    converter = self._converter(opened)
-                    yield SourceOpened(opened["device"], opened["rate_hz"], opened["channels"])
+                    stream = Stream(json.loads(payload), str(self._settings.channel))
                     deadline = self._monotonic() + wait_s
-                elif kind == capture.KIND_AUDIO and converter is not None:
-                    mono, behind_s = converter.convert(payload)
-                    gap = bool(flags & capture.FLAG_OVERFLOW)
-                    yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap)
+                elif kind == capture.KIND_AUDIO and stream:
                     wait_s = self._settings.stall_s
                     deadline = self._monotonic() + wait_s
+                if stream:
+                    yield from self._follow(stream, kind, flags, stamp_ns, payload)
+            if self._is_worth_replacing(stream):
+                return
+
+    def _refused(self, process: CaptureProcess, payload: bytes) -> SourceLost:
+        """Return why a process cannot open anything; it may be kept, to tell when it can."""
+        lost = lost_by(json.loads(payload))
+        if lost.kind in capture.ABSENT:
+            self._waiting = process  # it has nothing open, and ends on a change
+        return lost
+
+    def _is_worth_replacing(self, stream: Stream | None) -> bool:
+        """Tell whether opening the input anew may help against zeros now."""
+        if not stream or not self._zeros.replace_now() or all_zero.is_explained(stream.report):
+            return False
+        log.debug("all is zero: opening the microphone anew")
+        self._replacing = True
+        return True
+
+    def _follow(
+        self, stream: Stream, kind: int, flags: int, stamp_ns: int, payload: bytes
+    ) -> Iterator[SourceEvent]:
+        """Yield what a record of an open stream means."""
+        if kind == capture.KIND_AUDIO:
+            yield from self._hear(stream, payload, flags, stamp_ns)
+            return
+        if kind == capture.KIND_SOURCE:
+            stream.report = json.loads(payload)
+        yield from self._place(stream)
+
+    def _place(self, stream: Stream) -> Iterator[SourceEvent]:
+        """Yield what the place that a stream has now means; nothing where it is as it was."""
+        if lost := self._following.judge(stream.wanted, stream.report):
+            yield lost
+        elif self._zeros.told:
+            yield stream.all_zero  # the reason may be another
+        elif (opened := stream.opened) != stream.told:
+            stream.told = opened
+            yield opened
+
+    def _hear(
+        self, stream: Stream, payload: bytes, flags: int, stamp_ns: int
+    ) -> Iterator[SourceEvent]:
+        """Yield a block of audio, after what its being zero, or not any more, means."""
+        zeros = self._zeros
+        was_told = zeros.told
+        zeros.add(stream.converter.seconds(payload), zero=stream.converter.is_zero(payload))
+        if zeros.told and not was_told:
+            yield stream.all_zero
+        elif was_told and not zeros.told:
+            stream.told = stream.opened
+            yield stream.told
+        mono, behind_s = stream.converter.convert(payload)
+        gap = bool(flags & capture.FLAG_OVERFLOW)
+        yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap, zeros.seconds)
 
     def _ready(self, process: CaptureProcess, deadline: float) -> Ready:
         """Wait for records, for `close()`, `mute()` or the deadline; take stderr in between."""
@@ -308,9 +300,42 @@ class Microphone:
             if self._monotonic() >= deadline:
                 return Ready.LATE
 
-    def _converter(self, opened: dict[str, Any]) -> MonoConverter:
-        channel = str(self._settings.channel)
-        return MonoConverter(opened["rate_hz"], opened["channels"], channel)
+
+class Stream:
+    """What a capture process has opened.
+
+    Args:
+        opened: Its OPENED record.
+        channel: `audio.channel`.
+    """
+
+    def __init__(self, opened: dict[str, Any], channel: str) -> None:
+        self._device = opened["device"]
+        self._channels = opened["channels"]
+        self.converter = MonoConverter(opened["rate_hz"], opened["channels"], channel)
+        self.wanted = opened.get("wanted", "")
+        """The sound server's source that was asked for; empty for its default."""
+        self.report: dict[str, Any] = opened.get("source", {})
+        """What the sound server says of it, see `harkd.sound_server`; empty without one."""
+        self.told: SourceOpened | None = None
+        """What was last said of it."""
+
+    @property
+    def opened(self) -> SourceOpened:
+        """What is open now."""
+        source = self.report.get("source", "")
+        return SourceOpened(source or self._device, self.converter.rate_hz, self._channels, source)
+
+    @property
+    def all_zero(self) -> SourceLost:
+        """Nothing but zeros come, and why."""
+        return SourceLost(all_zero.KIND, all_zero.reason(self.opened.device, self.report))
+
+
+def end_process(process: CaptureProcess) -> None:
+    """Kill a capture process; its last words are for debugging."""
+    code = process.kill()
+    log.debug("capture process ended with %s: %s", code, process.last_words())
 
 
 def lost_by(report: dict[str, Any]) -> SourceLost:

@@ -6,6 +6,7 @@ In: each block of audio, on the listening thread. Out: `SignalFigures`, on any t
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harkd.audio import RATE_HZ, Int16
+
+log = logging.getLogger(__name__)
 
 FRAME_SAMPLES = 320
 """Samples in a frame of 20 ms, as in `harkd.segmenter`."""
@@ -162,6 +165,34 @@ class SignalLevel:
                 frames=self._samples // FRAME_SAMPLES,
                 lag_s=self._lag_s,
             )
+
+
+class SignalAdvice:
+    """Says once, in the log, what is wrong with the signal and how to mend it."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def look(self, signal: SignalLevel, source: str) -> None:
+        """Look at the signal; `source` is the sound server's name of it, where there is one."""
+        mixer = f"pactl set-source-volume {source} 60%" if source else "alsamixer, F4"
+        if (share := signal.clipped_share) > CLIPPED_SHARE:
+            self._tell(
+                "clipping",
+                f"the microphone is too loud: {share:.1%} of the samples in speech are at full "
+                f"scale, which costs recognition; lower its volume ({mixer})",
+            )
+        if abs(offset := signal.offset) > LARGE_OFFSET:
+            self._tell(
+                "offset",
+                f"the microphone's signal is off centre by {offset:.0%} of full scale: its input, "
+                f"or its power supply, is faulty; try another socket, or a lower volume ({mixer})",
+            )
+
+    def _tell(self, what: str, words: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("%s", words)
 
 
 def decibels(amplitude: float) -> float:

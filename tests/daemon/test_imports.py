@@ -47,7 +47,8 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
-    | {"signal_level"}
+    | {"signal_level", "overruns", "all_zero", "following", "capture_process"}
+    | {"sound_server", "alsa_open"}
     | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}

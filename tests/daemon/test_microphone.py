@@ -21,6 +21,7 @@ import pytest
 
 from harkd import microphone
 from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
+from harkd.capture_process import STDERR_PACE_S
 from harkd.microphone import BACKOFF_FIRST_S, BACKOFF_MOST_S, Microphone
 from harkd.settings import AudioSettings
 from servers import wait_until
@@ -130,7 +131,13 @@ def test_the_capture_program_is_told_the_settings() -> None:
     script = "opened(channels=2, device=sys.argv[1]); hang()"
     with listening(script, settings) as (_, events):
         request = json.loads(first(events, SourceOpened).device)
-    assert request == {"device": "desk", "channel": "2", "latency_ms": 50, "block_ms": 20}
+    assert request == {
+        "device": "desk",
+        "channel": "2",
+        "latency_ms": 50,
+        "block_ms": 20,
+        "stay": True,
+    }
 
 
 def test_records_may_come_in_any_pieces() -> None:
@@ -322,7 +329,7 @@ os._exit(0)
         lost = first(events, SourceLost)
     assert took_s < 1.5, "50 blocks 20 ms apart"
     assert blocks[-1].captured_ns > 65536, "there was no flood"
-    assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / microphone.STDERR_PACE_S + 3)
+    assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / STDERR_PACE_S + 3)
     assert cpu_s < 0.2
     assert "pa_linux_alsa.c" not in lost.reason
 
