@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 
@@ -50,10 +50,14 @@ from speaker import Speaker  # noqa: E402
 DRIFT_MOST_MS = 100.0
 GROWTH_MOST_MB = 1.0
 """In an hour of audio; more than this, for sure, is a leak."""
-WARM_UP = 0.1
-"""The share of the samples at the beginning that says nothing of growth."""
+WARM_UP_TURNS = 1
+"""The first turn of the loop says nothing of growth: each length of utterance takes some once."""
+LOOP_S = 300.0
+"""Length of the loop that is played, in about."""
 LATENCY_FROM = 10
 """So many first finals tell a sound server's latency."""
+LOOK_S = 1.0
+"""Real seconds between two looks at the daemon."""
 SETTLE_S = 2.0
 DEVICE = "soak"
 
@@ -81,31 +85,39 @@ class Watch:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
-    def report(self) -> tuple[list[str], list[str]]:
-        """Return lines for people, and what was broken."""
+    def report(self, loop_s: float) -> tuple[list[str], list[str]]:
+        """Return lines for people, and what was broken.
+
+        Memory depends on what is being recognized, so turns of the loop are compared, not moments.
+        """
         seconds = time.monotonic() - self._began
         audio_h = self.hours[-1]
-        from_index = round(len(self.hours) * WARM_UP)
-        hours, rss = self.hours[from_index:], self.rss_mb[from_index:]
-        growth = trend(hours, rss)
-        late = trend(hours[len(hours) // 2 :], rss[len(rss) // 2 :])
+        turns: dict[int, list[float]] = defaultdict(list)
+        for hours, rss_mb in zip(self.hours, self.rss_mb, strict=True):
+            turns[int(hours * 3600 / loop_s)].append(rss_mb)
+        whole = list(turns.items())[WARM_UP_TURNS:-1]
+        growth = trend(
+            [turn * loop_s / 3600 for turn, _ in whole], [statistics.mean(rss) for _, rss in whole]
+        )
+        first = len(turns[0])
         lines = [
             f"{audio_h:.2f} h of audio in {seconds / 60:.1f} minutes: "
             f"{audio_h * 3600 / seconds:.1f} × real time",
-            f"memory {rss[0]:.1f} → {rss[-1]:.1f} MB (from {min(rss):.1f} to {max(rss):.1f}); "
-            f"{growth} MB for an hour of audio, {late} in the second half",
-            f"descriptors {self.fds[from_index]} → {self.fds[-1]}, at most {max(self.fds)}; "
-            f"threads {self.threads[from_index]} → {self.threads[-1]}, "
-            f"at most {max(self.threads)}",
+            f"memory from {min(self.rss_mb):.0f} to {max(self.rss_mb):.0f} MB; means of each turn "
+            f"of {loop_s / 60:.1f} minutes: "
+            f"{', '.join(f'{statistics.mean(rss):.0f}' for rss in turns.values())}; "
+            f"{growth} MB for an hour of audio after the first turn",
+            f"descriptors {self.fds[0]} → {self.fds[-1]}, at most {max(self.fds)}; "
+            f"threads {self.threads[0]} → {self.threads[-1]}, at most {max(self.threads)}",
             f"processor {(self._used_s() - self._cpu_s) / seconds:.2f} cores, daemon alone",
         ]
         broken = []
-        if late.slope - late.half_width > GROWTH_MOST_MB:
-            broken.append(f"memory grows by {late} MB for an hour of audio")
-        if self.fds[-1] > self.fds[from_index] + 2:
-            broken.append(f"descriptors grew from {self.fds[from_index]} to {self.fds[-1]}")
-        if self.threads[-1] > self.threads[from_index] + 1:
-            broken.append(f"threads grew from {self.threads[from_index]} to {self.threads[-1]}")
+        if growth.slope - growth.half_width > GROWTH_MOST_MB:
+            broken.append(f"memory grows by {growth} MB for an hour of audio")
+        if self.fds[-1] > max(self.fds[:first]):
+            broken.append("descriptors grew")
+        if self.threads[-1] > max(self.threads[:first]):
+            broken.append("threads grew")
         return lines, broken
 
 
@@ -148,7 +160,7 @@ def soak(given: argparse.Namespace, folder: Path) -> tuple[list[str], list[str]]
     """Run the daemon over the mixture, and return the report and what was broken."""
     model = find_model(Settings())
     samples = [model.dir / each.path for each in model.manifest.samples]
-    mixed = mixture(samples, 1200 if given.mode == "fast" else 600, given.seed)
+    mixed = mixture(samples, LOOP_S, given.seed)
     (folder / "broker").mkdir()
     with Mosquitto(folder / "broker") as broker, Subscriber(broker, f"harkd/{DEVICE}/#") as heard:
         env = {
@@ -199,11 +211,11 @@ def fast(
             pipe.flush()
             at = (at + step) % len(sound)
             given_s += len(piece) / 2 / RATE_HZ
-            if given_s - looked >= 20:
+            if given_s - looked >= LOOK_S * speed:
                 looked = given_s
                 watch.look(given_s)
             time.sleep(max(0.0, given_s / speed - (time.monotonic() - began)))
-        lines, broken = watch.report()
+        lines, broken = watch.report(mixed.seconds)
         pipe.close()
         daemon.wait(60)
     return lines, broken
@@ -222,7 +234,7 @@ def on_pulseaudio(
         began = time.time()
         with Speaker(pulse, mixed.samples):
             watch = watch_for(daemon, seconds)
-    lines, broken = watch.report()
+    lines, broken = watch.report(mixed.seconds)
     off_s = residuals_s(ends_of(heard, began), [end / RATE_HZ for end in mixed.ends], mixed.seconds)
     return judge_times(lines, broken, off_s, exact=False)
 
@@ -241,18 +253,18 @@ def on_alsa(
         daemon.wait_for_log("listening to", 30)
         began = time.time() - (time.monotonic_ns() - mic.started_ns()) / 1e9
         watch = watch_for(daemon, seconds)
-    lines, broken = watch.report()
+    lines, broken = watch.report(mixed.seconds)
     off_s = residuals_s(ends_of(heard, began), [end / RATE_HZ for end in mixed.ends], mixed.seconds)
     return judge_times(lines, broken, off_s, exact=True)
 
 
 def watch_for(daemon: Daemon, seconds: float) -> Watch:
-    """Look at the daemon every two seconds."""
+    """Look at the daemon once a second."""
     watch = Watch(daemon.process.pid)
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
         watch.look(passed)
-        time.sleep(2.0)
+        time.sleep(LOOK_S)
     return watch
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from harkd.audio import RATE_HZ, SampleClock
 
-NORMAL_95 = 1.96
+STUDENT_95 = {1: 12.7, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 8: 2.31, 10: 2.23, 20: 2.09}
+"""Student's t by degrees of freedom; 2 for more."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +28,16 @@ class Trend:
 
 
 def trend(at: Sequence[float], values: Sequence[float]) -> Trend:
-    """Fit a line.
-
-    The confidence allows for neighbours that are alike: with a correlation r between one residual
-    and the next, n values say as much as n·(1−r)/(1+r) independent ones (Bayley and Hammersley,
-    1946).
-    """
+    """Fit a line; its confidence takes the rest for independent and normal."""
     x, y = np.asarray(at, np.float64), np.asarray(values, np.float64)
-    if len(x) < 4:
+    if len(x) < 3:
         return Trend(math.nan, math.nan)
     spread = float(((x - x.mean()) ** 2).sum())
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
     rest = y - y.mean() - slope * (x - x.mean())
-    power = float((rest**2).sum())
-    alike = float((rest[1:] * rest[:-1]).sum()) / power if power else 0.0
-    alike = min(0.99, max(0.0, alike))
-    wide = math.sqrt(power / (len(x) - 2) / spread * (1 + alike) / (1 - alike))
-    return Trend(slope, NORMAL_95 * wide)
+    free = len(x) - 2
+    student = next((t for most, t in STUDENT_95.items() if free <= most), 2.0)
+    return Trend(slope, student * math.sqrt(float((rest**2).sum()) / free / spread))
 
 
 @dataclass(frozen=True)

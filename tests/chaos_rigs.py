@@ -82,7 +82,12 @@ class AlsaRig(Entered):
         for rate_hz, channels in reversed(FORMATS):
             self.mic.become(rate_hz, channels)  # now, since resampling takes its time
         self.mic.unplug()
-        self.env = {**self.mic.env, "HARKD_AUDIO__DEVICE": "testmic"}
+        # No sound server, and none that anybody names: that would be the reason told.
+        self.env = {
+            "ALSA_CONFIG_PATH": self.mic.env["ALSA_CONFIG_PATH"],
+            "PULSE_RUNTIME_PATH": str(folder / "no-pulse"),
+            "HARKD_AUDIO__DEVICE": "testmic",
+        }
         mic = self.mic
         gone = problems("unplugged", "no_such_device", "no_device", "stalled", "ended")
         self.faults = [
@@ -149,6 +154,7 @@ class SoundServerRig(Entered):
         self.name = server.name if device != "default" else f"{server.name}, default source"
         self.source = "desk" if device == "desk" else "mic.monitor"
         self._sound = sound
+        self._speaker: Speaker | None = None
         self.env = {**server.env, "HARKD_AUDIO__DEVICE": device}
         self.faults = [
             self._lost("killed", self._kill),
@@ -172,7 +178,7 @@ class SoundServerRig(Entered):
         self.server.start()
         self._ending.callback(self.server.stop)
         self._furnish()
-        self._ending.enter_context(Speaker(self.server, self._sound))
+        self._speaker = self._ending.enter_context(Speaker(self.server, self._sound))
 
     def _furnish(self) -> None:
         """Adds what the server has forgotten."""
@@ -245,11 +251,18 @@ class PulseRig(SoundServerRig):
             ),
             Fault(
                 "source suspended",
-                *self._setting("suspend-source", "1", "0"),
+                lambda _: self._suspend("1"),
+                lambda _: self._suspend("0"),
                 problems=problems("stalled", "all_zero"),
                 detect_s=max(STALL_S, ZEROS_S) + SLACK_S,
             ),
         ]
+
+    def _suspend(self, word: str) -> None:
+        if self.device == "desk":
+            self.server.pactl("suspend-source", "desk", word)
+        else:  # a monitor sleeps with its sink
+            self.server.pactl("suspend-sink", "mic", word)
 
 
 class PipeWireRig(SoundServerRig):
@@ -262,10 +275,15 @@ class PipeWireRig(SoundServerRig):
         self.faults += [
             self._part_killed(session.core, Sound.NONE),
             self._part_killed(session.pulse, Sound.NONE),
-            # Without it nothing new is linked; what is linked goes on.
-            self._part_killed(session.manager, Sound.UNKNOWN),
+            Fault(
+                "wireplumber alone killed",
+                lambda _: session.kill_manager(),
+                self._start_manager,
+                problems=SERVER_WORDS | SOURCE_WORDS,
+            ),
             self._part_stopped(session.core, Sound.NONE),
             self._part_stopped(session.pulse, Sound.NONE),
+            # Without it nothing new is linked; what is linked goes on.
             self._part_stopped(session.manager, Sound.UNKNOWN),
         ]
 
@@ -278,6 +296,12 @@ class PipeWireRig(SoundServerRig):
     def _start(self, _scene: Scene) -> None:
         self.pipewire.start_sound()
         self._furnish()
+
+    def _start_manager(self, _scene: Scene) -> None:
+        self.pipewire.start_manager()
+        self._furnish()
+        if self._speaker:
+            self._speaker.begin_again()
 
     def _part_killed(self, part: Part, sound: Sound) -> Fault:
         def end(_scene: Scene) -> None:

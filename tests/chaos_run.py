@@ -20,7 +20,7 @@ import psutil
 
 from chaos_faults import COMMON, ROOT, STALL_S, ZEROS_S, Fault, Scene, nothing, schedule
 from chaos_rigs import Rig
-from chaos_truth import HEARS, fresh, known_share, lies, listens_since, states, unended
+from chaos_truth import HEARS, fresh, known_share, lies, listens_since, spans, states, unended
 from daemon_process import Daemon, children
 from harkd.settings import AudioSettings
 from servers import Mosquitto, Received, Subscriber
@@ -215,15 +215,15 @@ class Course:
             breaches.append(f"{len(logged)} warnings and errors in the log")
         if any("Traceback" in line for line in daemon.lines[first_line:]):
             breaches.append("a traceback in the log")
-        first = next(
-            (each for each in told if each.at_ns > began_ns and each.state not in HEARS), None
-        )
+        seen = spans(told, began_ns, ended_ns + int(recovered_s * 1e9))
+        not_heard = [each for each, _ in seen if each.state not in HEARS]
+        first = next((each for each in not_heard if each.problem), next(iter(not_heard), None))
         heard_s, text_s = self._heard(text, ended_at, ended_ns)
         outcome = Outcome(
             rig=self.report.rig,
             fault=fault.name,
             lasted_s=(ended_ns - began_ns) / 1e9,
-            told_s=(first.at_ns - began_ns) / 1e9 if first else None,
+            told_s=max(0.0, (first.at_ns - began_ns) / 1e9) if first else None,
             told=first.problem or first.state if first else "",
             recovered_s=recovered_s,
             heard_s=heard_s,
@@ -350,7 +350,7 @@ def is_warning(line: str) -> bool:
 
 def line_of(outcome: Outcome, number: int) -> str:
     """One fault for people."""
-    told = f"{outcome.told} after {outcome.told_s:.1f} s" if outcome.told_s else "not told"
+    told = f"{outcome.told} after {outcome.told_s:.1f} s" if outcome.told else "not told"
     text = (
         f"{number:3} {outcome.rig}: {outcome.fault}, {outcome.lasted_s:.1f} s: {told}; "
         f"listens {outcome.recovered_s:.2f} s after it, heard {outcome.heard_s:.1f} s, "

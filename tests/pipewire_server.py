@@ -9,23 +9,18 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from servers import PULSE_ASOUND_CONF, START_TIMEOUT_S, PulseServer, Server, wait_until
+from servers import PULSE_ASOUND_CONF, START_TIMEOUT_S, PulseServer, Server, program, wait_until
 
-SINK_CONF = """\
-context.objects = [
-  { factory = adapter
-    args = {
-      factory.name = support.null-audio-sink
-      node.name = mic
-      node.description = mic
-      media.class = Audio/Sink
-      object.linger = true
-      audio.position = [ MONO ]
-      audio.rate = 48000
-    }
-  }
-]
-"""
+SINK = """{
+  factory.name = support.null-audio-sink
+  node.name = mic
+  node.description = mic
+  media.class = Audio/Sink
+  object.linger = true
+  audio.position = [ MONO ]
+  audio.rate = 48000
+}"""
+SINK_CONF = f"context.objects = [ {{ factory = adapter args = {SINK} }} ]\n"
 
 
 class Part(Server):
@@ -95,6 +90,7 @@ class PipeWireServer(PulseServer):
             "HOME": str(folder / "home"),
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
         }
+        self._env = env
         options = ("--session", f"--address=unix:path={bus}", "--nofork", "--nopidfile")
         self.bus = Part("dbus-daemon", folder, env, bus.exists, options, bus)
         self.core = Part("pipewire", folder, env, core.exists, socket=core)
@@ -117,6 +113,32 @@ class PipeWireServer(PulseServer):
         self.manager.start()
         self.pulse.start()
         self.wait_for_microphone()
+
+    def kill_manager(self) -> None:
+        """Kills wireplumber; the sound cards, which are its own, go with it."""
+        self.manager.kill()
+        self._pw_cli("destroy", "mic")
+
+    def start_manager(self) -> None:
+        """Starts wireplumber; the sound cards come with it.
+
+        A card that stayed would never be heard again: wireplumber 0.4.13, started anew, does not
+        take over a node that is configured already, so that nobody's stream is linked to it.
+        """
+        self.manager.start()
+        for name in list(self._modules):
+            self.remove(name)
+        self._pw_cli("create-node", "adapter", SINK)
+        self.wait_for_microphone()
+
+    def _pw_cli(self, *arguments: str) -> None:
+        subprocess.run(
+            [program("pw-cli"), *arguments],
+            env=self._env,
+            check=True,
+            capture_output=True,
+            timeout=START_TIMEOUT_S,
+        )
 
     def start_missing(self) -> bool:
         """Starts which of the three has ended; True where pipewire-pulse's modules are gone."""

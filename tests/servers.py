@@ -40,6 +40,7 @@ DEBIAN_PACKAGES = {
     "pipewire": "pipewire-bin",
     "pipewire-pulse": "pipewire-pulse",
     "pulseaudio": "pulseaudio",
+    "pw-cli": "pipewire-bin",
     "wireplumber": "wireplumber",
 }
 

@@ -102,10 +102,10 @@ class Speaker:
             self._player.kill()
         self._thread.join(5)
 
-    @property
-    def speaks(self) -> bool:
-        """Whether a player is connected."""
-        return self._player is not None and self._player.poll() is None
+    def begin_again(self) -> None:
+        """Connects anew: a player does not notice that nobody hears it any more."""
+        if self._player:
+            self._player.kill()
 
     def _run(self) -> None:
         while not self._over.is_set():
