@@ -83,10 +83,35 @@ class AlsaMic:
         self._plugin = plugin
         self._wav = wav
         self._loop = loop
+        self.rate_hz = rate_hz
+        self.channels = channels
         self._control = folder / "control"
         self._started = folder / "control.started"
         self._conf = folder / "asound.conf"
-        self.become(rate_hz, channels)
+        self._write()
+
+    @property
+    def description(self) -> str:
+        """What ALSA calls it."""
+        return f"Test {self.rate_hz // 1000}k {'stereo' if self.channels == 2 else 'mono'} mic"
+
+    def _write(self) -> None:
+        sound = self.folder / f"sound-{self.rate_hz}-{self.channels}.raw"
+        if not sound.exists():  # whoever has it open plays it still
+            sound.write_bytes(read_pcm(self._wav, self.rate_hz, self.channels).tobytes())
+        new = self._conf.with_suffix(".new")
+        new.write_text(
+            ASOUND_CONF.format(
+                plugin=self._plugin,
+                sound=sound,
+                rate_hz=self.rate_hz,
+                channels=self.channels,
+                loop=int(self._loop),
+                control=self._control,
+                description=self.description,
+            )
+        )
+        new.rename(self._conf)
 
     def __enter__(self) -> Self:
         self.resume()
@@ -107,28 +132,6 @@ class AlsaMic:
             "ALSA_CONFIG_PATH": str(self._conf),
             "PULSE_SERVER": f"unix:{self.folder}/no-pulse.sock",
         }
-
-    def become(self, rate_hz: int, channels: int) -> None:
-        """Has another rate or channel count for whoever opens it from now on."""
-        self.rate_hz = rate_hz
-        self.channels = channels
-        self.description = f"Test {rate_hz // 1000}k {'stereo' if channels == 2 else 'mono'} mic"
-        sound = self.folder / f"sound-{rate_hz}-{channels}.raw"
-        if not sound.exists():
-            sound.write_bytes(read_pcm(self._wav, rate_hz, channels).tobytes())
-        new = self._conf.with_suffix(".new")
-        new.write_text(
-            ASOUND_CONF.format(
-                plugin=self._plugin,
-                sound=sound,
-                rate_hz=rate_hz,
-                channels=channels,
-                loop=int(self._loop),
-                control=self._control,
-                description=self.description,
-            )
-        )
-        new.rename(self._conf)
 
     def started_ns(self, timeout_s: float = 10.0, *, after_ns: int = 0) -> int:
         """Returns when sample 0 played, in ns of the monotonic clock; waits for a reader.
@@ -164,16 +167,21 @@ class AlsaMic:
         return self._set("xrun")
 
     def busy(self) -> int:
-        """Is somebody else's: it is lost, and opening it fails with EBUSY."""
+        """Lets nobody open it, as where another program has it; `unplug` throws out who has it."""
         return self._set("busy")
 
     def deny(self) -> int:
-        """Takes the rights away: it is lost, and opening it fails with EACCES."""
-        return self._set("denied")
+        """Lets nobody open it for want of rights."""
+        return self._set("deny")
 
     def fail(self) -> int:
-        """Opens, and then reading fails with EIO."""
+        """Lets it open, and reading fail with EIO."""
         return self._set("error")
+
+    def change_format(self, rate_hz: int, channels: int) -> None:
+        """Gives it another rate and channel count, for whoever opens it next."""
+        self.rate_hz, self.channels = rate_hz, channels
+        self._write()
 
     def resume(self) -> int:
         """Undoes any of the others."""

@@ -80,7 +80,7 @@ class AlsaRig(Entered):
         soundfile.write(wav, sound, RATE_HZ)
         self.mic = AlsaMic(folder, build(folder), wav, loop=True)
         for rate_hz, channels in reversed(FORMATS):
-            self.mic.become(rate_hz, channels)  # now, since resampling takes its time
+            self.mic.change_format(rate_hz, channels)  # now, since resampling takes its time
         self.mic.unplug()
         # No sound server, and none that anybody names: that would be the reason told.
         self.env = {
@@ -94,8 +94,8 @@ class AlsaRig(Entered):
             self._fault("unplugged", mic.unplug, gone),
             Fault("replugged with another format", self._unplug, self._other_format, problems=gone),
             self._fault("stalled", mic.stall, problems("stalled")),
-            self._fault("busy", mic.busy, gone | {"busy"}),
-            self._fault("no permission", mic.deny, gone | {"permission"}),
+            self._fault("busy", lambda: self._taken(mic.busy), gone | {"busy"}),
+            self._fault("no permission", lambda: self._taken(mic.deny), gone | {"permission"}),
             self._fault("read error", mic.fail, gone | {"unknown"}),
             Fault(
                 "all zero",
@@ -115,12 +115,18 @@ class AlsaRig(Entered):
     def _fault(self, name: str, begin: Callable[[], int], words: frozenset[str]) -> Fault:
         return Fault(name, lambda _: void(begin()), lambda _: self.arrive(), problems=words)
 
+    def _taken(self, then: Callable[[], int]) -> int:
+        """Is lost, and cannot be opened when it is back."""
+        self.mic.unplug()
+        time.sleep(0.2)
+        return then()
+
     def _unplug(self, _scene: Scene) -> None:
         self.mic.unplug()
 
     def _other_format(self, scene: Scene) -> None:
         now = (self.mic.rate_hz, self.mic.channels)
-        self.mic.become(*scene.random.choice([each for each in FORMATS if each != now]))
+        self.mic.change_format(*scene.random.choice([each for each in FORMATS if each != now]))
         self.mic.replug()
 
     def _overruns(self, scene: Scene) -> None:

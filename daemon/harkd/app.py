@@ -166,6 +166,7 @@ def make_gather(
             capture=capture_meter.figures(microphone.pid if microphone else 0),
             outbox=side.publisher.outbox_facts(),
             connections=side.publisher.connections,
+            signal=pipeline.signal(),
         )
 
     return gather

@@ -73,8 +73,10 @@ class SignalLevel:
         self._held: list[Int16] = []
         self._held_samples = 0
         self._held_voiced = False
-        self._pieces: deque[_Piece] = deque(maxlen=round(OFFSET_S / PIECE_S))
-        self._speech: deque[tuple[int, int]] = deque(maxlen=round(VOICED_S / PIECE_S))
+        self._pieces: deque[_Piece] = deque()
+        self._pieces_samples = 0
+        self._speech: deque[tuple[int, int]] = deque()
+        self._speech_samples = 0
         self._samples = 0
         self._clipped = 0
         self._voiced_frames = 0
@@ -87,6 +89,7 @@ class SignalLevel:
             self._held, self._held_samples, self._held_voiced = [], 0, False
             self._pieces.clear()
             self._speech.clear()
+            self._pieces_samples = self._speech_samples = 0
             self._zeros_s = 0.0
 
     def take(
@@ -126,33 +129,49 @@ class SignalLevel:
         self._pieces.append(
             _Piece(len(samples), float(np.dot(scaled, scaled)), peak, int(samples.sum(dtype=int)))
         )
+        self._pieces_samples += len(samples)
+        while self._pieces_samples - self._pieces[0].samples >= OFFSET_S * RATE_HZ:
+            self._pieces_samples -= self._pieces.popleft().samples
         if self._held_voiced:
             self._speech.append((len(samples), clipped))
+            self._speech_samples += len(samples)
+            while self._speech_samples - self._speech[0][0] >= VOICED_S * RATE_HZ:
+                self._speech_samples -= self._speech.popleft()[0]
         self._held, self._held_samples, self._held_voiced = [], 0, False
 
     @property
     def offset(self) -> float:
         """Mean of the last `OFFSET_S`, as share of full scale; 0 while less was heard."""
         with self._lock:
-            full = len(self._pieces) == self._pieces.maxlen
-            return self._offset() if full else 0.0
+            return self._offset() if self._pieces_samples >= OFFSET_S * RATE_HZ else 0.0
 
     @property
     def clipped_share(self) -> float:
         """Share of samples at full scale in the last `VOICED_S` of speech; 0 while less was."""
         with self._lock:
-            if len(self._speech) < (self._speech.maxlen or 0):
+            if self._speech_samples < VOICED_S * RATE_HZ:
                 return 0.0
-            return sum(each for _, each in self._speech) / sum(each for each, _ in self._speech)
+            return sum(clipped for _, clipped in self._speech) / self._speech_samples
 
     def _offset(self) -> float:
-        samples = sum(piece.samples for piece in self._pieces)
+        samples = self._pieces_samples
         return sum(piece.sum for piece in self._pieces) / samples / 32768 if samples else 0.0
+
+    def _recent(self) -> list[_Piece]:
+        """The pieces of the last second."""
+        recent: list[_Piece] = []
+        samples = 0
+        for piece in reversed(self._pieces):
+            if samples >= LEVEL_S * RATE_HZ:
+                break
+            recent.append(piece)
+            samples += piece.samples
+        return recent
 
     def figures(self) -> SignalFigures:
         """Return what is known now. Any thread."""
         with self._lock:
-            recent = list(self._pieces)[-round(LEVEL_S / PIECE_S) :]
+            recent = self._recent()
             samples = sum(piece.samples for piece in recent)
             square = sum(piece.sum_squares for piece in recent) / samples if samples else 0.0
             return SignalFigures(

@@ -18,11 +18,11 @@
  * Words in the control file (another word, an empty or a missing file: play):
  *
  *   unplug   every call fails with ENODEV, opening too
- *   busy     opening fails with EBUSY; whoever has it open loses it, as by `unplug`
- *   denied   opening fails with EACCES; whoever has it open loses it, as by `unplug`
- *   error    opening works, and reading fails with EIO
  *   stall    no more samples come; time stands still until the word changes
  *   zero     samples come and all are zero, as from a muted microphone
+ *   busy     opening fails with EBUSY; a device that is open goes on
+ *   deny     opening fails with EACCES; a device that is open goes on
+ *   error    opening works, and every read fails with EIO
  *   xrun     one overrun is reported (EPIPE); another one after the word has changed
  *
  * Build: gcc -shared -fPIC -DPIC -o libasound_module_pcm_harkd_test_mic.so harkd_test_mic.c -lasound
@@ -44,7 +44,7 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-enum control { PLAY, UNPLUG, BUSY, DENIED, ERROR, STALL, ZERO, XRUN };
+enum control { PLAY, UNPLUG, STALL, ZERO, XRUN, BUSY, DENY, ERROR };
 
 struct mic {
 	snd_pcm_ioplug_t io;
@@ -87,10 +87,6 @@ static enum control read_control(const struct mic *mic)
 
 	if (!strcmp(word, "unplug"))
 		return UNPLUG;
-	if (!strcmp(word, "busy"))
-		return BUSY;
-	if (!strcmp(word, "denied"))
-		return DENIED;
 	if (!strcmp(word, "error"))
 		return ERROR;
 	if (!strcmp(word, "stall"))
@@ -99,27 +95,11 @@ static enum control read_control(const struct mic *mic)
 		return ZERO;
 	if (!strcmp(word, "xrun"))
 		return XRUN;
+	if (!strcmp(word, "busy"))
+		return BUSY;
+	if (!strcmp(word, "deny"))
+		return DENY;
 	return PLAY;
-}
-
-/* Whether an open device is lost. */
-static int is_lost(enum control control)
-{
-	return control == UNPLUG || control == BUSY || control == DENIED;
-}
-
-static int open_error(enum control control)
-{
-	switch (control) {
-	case UNPLUG:
-		return -ENODEV;
-	case BUSY:
-		return -EBUSY;
-	case DENIED:
-		return -EACCES;
-	default:
-		return 0;
-	}
 }
 
 /* Under another name first, so that a reader never sees half a number. */
@@ -164,7 +144,7 @@ static void follow_stall(struct mic *mic, int stalled)
 
 static int mic_prepare(snd_pcm_ioplug_t *io)
 {
-	return is_lost(read_control(io->private_data)) ? -ENODEV : 0;
+	return read_control(io->private_data) == UNPLUG ? -ENODEV : 0;
 }
 
 static int mic_start(snd_pcm_ioplug_t *io)
@@ -178,7 +158,7 @@ static int mic_start(snd_pcm_ioplug_t *io)
 		.it_interval = { tick_ns / NS_PER_S, tick_ns % NS_PER_S },
 	};
 
-	if (is_lost(read_control(mic)))
+	if (read_control(mic) == UNPLUG)
 		return -ENODEV;
 	if (mic->origin_ns) {
 		mic->start_frame = frames_due(mic);
@@ -204,7 +184,7 @@ static snd_pcm_sframes_t mic_pointer(snd_pcm_ioplug_t *io)
 	enum control control = read_control(mic);
 	uint64_t written;
 
-	if (is_lost(control))
+	if (control == UNPLUG)
 		return -ENODEV;
 	if (control == ERROR)
 		return -EIO;
@@ -256,7 +236,7 @@ static snd_pcm_sframes_t mic_transfer(snd_pcm_ioplug_t *io, const snd_pcm_channe
 	enum control control = read_control(mic);
 	uint64_t frame = mic->start_frame + io->appl_ptr;
 
-	if (is_lost(control))
+	if (control == UNPLUG)
 		return -ENODEV;
 	if (control == ERROR)
 		return -EIO;
@@ -284,7 +264,7 @@ static int mic_poll_revents(snd_pcm_ioplug_t *io, struct pollfd *fds, unsigned i
 	if (read(mic->timer_fd, &ticks, sizeof(ticks)) < 0 && errno != EAGAIN)
 		return -errno;
 	*revents = fds[0].revents & ~POLLIN;
-	if (is_lost(read_control(mic))) {
+	if (read_control(mic) == UNPLUG) {
 		*revents |= POLLERR | POLLNVAL;
 		return 0;
 	}
@@ -378,7 +358,9 @@ static int set_hw_constraints(struct mic *mic)
 static int create_mic(snd_pcm_t **pcmp, const char *name, snd_pcm_stream_t stream, int mode,
 		      struct mic *mic, const char *file)
 {
-	int error = open_error(read_control(mic));
+	enum control control = read_control(mic);
+	int error = control == UNPLUG ? -ENODEV : control == BUSY ? -EBUSY :
+		    control == DENY ? -EACCES : 0;
 
 	if (error < 0)
 		goto failed;
