@@ -19,9 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from chaos_report import summary, table  # noqa: E402 - what the tests have serves here, too
+from chaos_outcome import Report  # noqa: E402 - what the tests have serves here, too
+from chaos_report import summary, table  # noqa: E402
 from chaos_rigs import RIGS, make_rig  # noqa: E402
-from chaos_run import Plan, Report, run_chaos  # noqa: E402
+from chaos_run import Plan, run_chaos  # noqa: E402
 from harkd.bench_machine import this_machine  # noqa: E402
 from harkd.model_store import find_model  # noqa: E402
 from harkd.settings import Settings  # noqa: E402

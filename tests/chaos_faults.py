@@ -12,8 +12,11 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import TracebackType
+from typing import Self
 
 from daemon_process import Daemon, children
 from servers import Mosquitto, Subscriber
@@ -29,6 +32,10 @@ OTHER_LATEST_S = 1.5
 """A second fault begins at most so long after the first."""
 SLACK_S = 1.0
 """Detection may take so much longer than `audio.stall_s` or `audio.zeros_s`."""
+
+
+ZEROS_DETECT_S = ZEROS_S + SLACK_S
+ZERO_LEAST_S, ZERO_MOST_S = ZEROS_DETECT_S + 1.5, ZEROS_DETECT_S + 5.0
 
 
 class Sound(Enum):
@@ -180,6 +187,7 @@ CAPTURE_KILLED = Fault(
     sound=Sound.GOOD,
     least_s=0.0,
     most_s=0.0,
+    problems=problems("ended"),
     # It takes a moment until the next one hears.
     detect_s=SLACK_S,
 )
@@ -202,6 +210,7 @@ COMMON = [
         sound=Sound.GOOD,
         least_s=0.0,
         most_s=0.0,
+        problems=problems("stalled"),
         # Nobody continues it: it is found, killed and replaced.
         recover_s=STALL_S + RECOVER_S,
     ),
@@ -243,3 +252,21 @@ def schedule(
             fault = together(fault, chance.choice(others))
         planned.append(fault)
     return planned
+
+
+class Entered:
+    """Ends what it began."""
+
+    def __init__(self) -> None:
+        self._ending = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ending.close()

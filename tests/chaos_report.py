@@ -6,7 +6,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from chaos_run import Outcome, Report
+from chaos_outcome import Outcome, Report
 from chaos_truth import slope
 
 HEADER = ("fault", "times", "listens again after, s", "heard again after, s", "the state said")

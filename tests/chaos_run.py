@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from chaos_faults import COMMON, ROOT, STALL_S, ZEROS_S, Fault, Scene, nothing, schedule
+from chaos_outcome import Outcome, Report, judge_whole, line_of
 from chaos_rigs import Rig
 from chaos_truth import HEARS, fresh, known_share, lies, listens_since, spans, states, unended
 from daemon_process import Daemon, children
@@ -30,64 +31,14 @@ PATIENCE_S = 30.0
 """After this, a daemon has not come back."""
 REST_S = (0.5, 4.0)
 """How long nothing happens after each fault."""
+LONG_EVERY, LONG_FROM_S, LONG_S = 10, 4.0, (20.0, 30.0)
+"""One in ten faults lasts as long as it takes until each wait of the daemon is at its longest."""
 LAST_REST_S = 6.0
 """… and at the end, so that something is said that no fault disturbs."""
 TEXT_S = 12.0
 """After the bound of the state: what is said goes on, then a pause, then another utterance."""
 LINES_MOST = 15
 """Warnings and errors that one fault may log."""
-FDS_MOST = 2
-"""Descriptors that may be open at the end and were not at the first rest."""
-RSS_MOST_MB = 15.0
-KNOWN_LEAST = 0.75
-WARM_UP = 5
-"""Faults after which memory is looked at: the first utterances of each length take some."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one fault went."""
-
-    rig: str
-    fault: str
-    lasted_s: float
-    told_s: float | None
-    """Until the state told of it; None where it did not."""
-    told: str
-    """What it said: the state, and the problem."""
-    recovered_s: float
-    """From the cause's end until the state says that it listens."""
-    heard_s: float
-    """… until the beginning of speech of which there is text."""
-    text_s: float
-    """… until that text."""
-    log_lines: int
-    """Warnings and errors logged."""
-    breaches: tuple[str, ...]
-
-
-@dataclass
-class Report:
-    """How one rig went."""
-
-    rig: str
-    outcomes: list[Outcome] = field(default_factory=list)
-    breaches: list[str] = field(default_factory=list)
-    """Bounds that do not belong to a fault of their own."""
-    fds: list[int] = field(default_factory=list)
-    """Open descriptors at each rest."""
-    rss_mb: list[float] = field(default_factory=list)
-    """Resident memory at each rest, in MB of 1,000,000 bytes."""
-    finals: int = 0
-    known: float = 0.0
-    """Share of the words of finals that no fault disturbed that were among those spoken."""
-    log_lines: int = 0
-
-    @property
-    def broken(self) -> list[str]:
-        """All bounds that were broken."""
-        of_faults = [f"{each.fault}: {what}" for each in self.outcomes for what in each.breaches]
-        return [f"{self.rig}: {each}" for each in of_faults + self.breaches]
 
 
 @dataclass(frozen=True)
@@ -112,8 +63,10 @@ class Plan:
             yield from ((known[name], lasts_s) for name, lasts_s in self.fixed)
             return
         chosen = [each for name, each in known.items() if self.only in name]
-        for fault in schedule(chosen, self.count, chance):
-            yield fault, chance.uniform(fault.least_s, fault.most_s)
+        for number, fault in enumerate(schedule(chosen, self.count, chance), 1):
+            is_long = number % LONG_EVERY == 0 and fault.most_s > LONG_FROM_S
+            bounds = LONG_S if is_long else (fault.least_s, fault.most_s)
+            yield fault, chance.uniform(*bounds)
 
 
 def run_chaos(
@@ -161,17 +114,6 @@ def run_chaos(
     (folder / "daemon.log").write_text("".join(daemon.lines))
     judge_whole(report)
     return report
-
-
-def judge_whole(report: Report) -> None:
-    """Adds what all faults together broke."""
-    fds, rss = report.fds, report.rss_mb[WARM_UP:]
-    if fds and min(fds[-3:]) > fds[0] + FDS_MOST:
-        report.breaches.append(f"{fds[-1] - fds[0]} more descriptors are open than at first")
-    if len(rss) > WARM_UP and min(rss[-3:]) > max(rss[:3]) + RSS_MOST_MB:
-        report.breaches.append(f"memory grew from {rss[0]:.0f} to {rss[-1]:.0f} MB")
-    if report.known < KNOWN_LEAST:
-        report.breaches.append(f"only {report.known:.0%} of the finals' words were spoken")
 
 
 class Course:
@@ -346,14 +288,3 @@ def is_warning(line: str) -> bool:
         return bool(line.strip())
     level: Any = json.loads(line).get("level", "")
     return str(level).lower() in ("warning", "error", "critical")
-
-
-def line_of(outcome: Outcome, number: int) -> str:
-    """One fault for people."""
-    told = f"{outcome.told} after {outcome.told_s:.1f} s" if outcome.told else "not told"
-    text = (
-        f"{number:3} {outcome.rig}: {outcome.fault}, {outcome.lasted_s:.1f} s: {told}; "
-        f"listens {outcome.recovered_s:.2f} s after it, heard {outcome.heard_s:.1f} s, "
-        f"text {outcome.text_s:.1f} s"
-    )
-    return " ! ".join([text, *outcome.breaches])

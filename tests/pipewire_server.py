@@ -116,8 +116,10 @@ class PipeWireServer(PulseServer):
 
     def kill_manager(self) -> None:
         """Kills wireplumber; the sound cards, which are its own, go with it."""
-        self.manager.kill()
+        for name in list(self._modules):
+            self.remove(name)
         self._pw_cli("destroy", "mic")
+        self.manager.kill()
 
     def start_manager(self) -> None:
         """Starts wireplumber; the sound cards come with it.
@@ -126,8 +128,6 @@ class PipeWireServer(PulseServer):
         take over a node that is configured already, so that nobody's stream is linked to it.
         """
         self.manager.start()
-        for name in list(self._modules):
-            self.remove(name)
         self._pw_cli("create-node", "adapter", SINK)
         self.wait_for_microphone()
 
