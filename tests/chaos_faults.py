@@ -198,6 +198,7 @@ BROKER_KILLED = Fault(
     Sound.GOOD,
     recover_s=BROKER_RECOVER_S,
     hides_state=True,
+    pairs=False,
 )
 COMMON = [
     RELOAD,
@@ -249,6 +250,8 @@ def schedule(
         fault = deck.pop()
         if number % pair_every == 0 and fault.pairs:
             others = [each for each in COMPANIONS if each is not fault]
+            if fault is MUTED:  # who unmutes needs the broker
+                others.remove(BROKER_KILLED)
             fault = together(fault, chance.choice(others))
         planned.append(fault)
     return planned

@@ -8,6 +8,7 @@ FDS_MOST = 2
 """Descriptors that may be open at the end and were not at the first rest."""
 RSS_MOST_MB = 15.0
 KNOWN_LEAST = 0.75
+HEALED = "the sound server itself gave nobody sound any more, and was started anew"
 WARM_UP = 5
 """Faults after which memory is looked at: the first utterances of each length take some."""
 
@@ -32,6 +33,8 @@ class Outcome:
     log_lines: int
     """Warnings and errors logged."""
     breaches: tuple[str, ...]
+    note: str = ""
+    """What was done about the sound server."""
 
 
 @dataclass
@@ -77,4 +80,5 @@ def line_of(outcome: Outcome, number: int) -> str:
         f"listens {outcome.recovered_s:.2f} s after it, heard {outcome.heard_s:.1f} s, "
         f"text {outcome.text_s:.1f} s"
     )
-    return " ! ".join([text, *outcome.breaches])
+    noted = f"{text} ({outcome.note})" if outcome.note else text
+    return " ! ".join([noted, *outcome.breaches])

@@ -54,6 +54,8 @@ def what_was_told(outcomes: Sequence[Outcome]) -> str:
     silent = sum(each.told_s is None for each in outcomes)
     if silent:
         parts.append(f"still listening {silent}×")
+    if healed := sum(bool(each.note) for each in outcomes):
+        parts.append(f"(server started anew {healed}×)")
     soon = [each.told_s for each in outcomes if each.told_s is not None]
     after = f", after {statistics.median(soon):.1f} s" if soon else ""
     return ", ".join(parts) + after

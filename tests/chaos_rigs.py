@@ -49,6 +49,9 @@ class Rig(Protocol):
     def arrive(self) -> None:
         """Starts what the microphone needs; returns when it can be heard."""
 
+    def heal(self) -> bool:
+        """Starts the sound server anew if it gives nobody sound; True where it did so."""
+
 
 # ------------------------------------------------------------------ ALSA
 
@@ -95,6 +98,9 @@ class AlsaRig(Entered):
 
     def arrive(self) -> None:
         self.mic.resume()
+
+    def heal(self) -> bool:
+        return False
 
     def _fault(self, name: str, begin: Callable[[], int], words: frozenset[str]) -> Fault:
         return Fault(name, lambda _: void(begin()), lambda _: self.arrive(), problems=words)

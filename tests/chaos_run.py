@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Any
 import psutil
 
 from chaos_faults import COMMON, ROOT, STALL_S, ZEROS_S, Fault, Scene, nothing, schedule
-from chaos_outcome import Outcome, Report, judge_whole, line_of
+from chaos_outcome import HEALED, Outcome, Report, judge_whole, line_of
 from chaos_rigs import Rig
 from chaos_truth import HEARS, fresh, known_share, lies, listens_since, spans, states, unended
 from daemon_process import Daemon, children
@@ -27,6 +28,8 @@ from harkd.settings import AudioSettings
 from servers import Mosquitto, Received, Subscriber
 
 START_S = 30.0
+HEAL_AFTER_S = 8.0
+"""Then it is looked whether anybody hears anything from the sound server."""
 PATIENCE_S = 30.0
 """After this, a daemon has not come back."""
 REST_S = (0.5, 4.0)
@@ -92,7 +95,7 @@ def run_chaos(
         Daemon("--print", env=env, folder=folder, stdout=stdout) as daemon,
     ):
         scene = Scene(daemon, broker, subscriber, chance)
-        course = Course(rig.name, scene, say, folder)
+        course = Course(rig, scene, say, folder)
         absent = Fault("started before its microphone", nothing, lambda _: rig.arrive())
         subscriber.wait_for(lambda one: one.topic == f"{ROOT}/state", START_S)
         course.happen(absent, 1.0)
@@ -120,14 +123,15 @@ class Course:
     """One fault after the other.
 
     Args:
-        rig: The rig's name.
+        rig: The microphone.
         scene: Where they happen.
         say: Takes lines of progress.
         folder: The daemon's; its capture processes are known by it.
     """
 
-    def __init__(self, rig: str, scene: Scene, say: Callable[[str], None], folder: Path) -> None:
-        self.report = Report(rig)
+    def __init__(self, rig: Rig, scene: Scene, say: Callable[[str], None], folder: Path) -> None:
+        self.report = Report(rig.name)
+        self._rig = rig
         self._scene = scene
         self._say = say
         self._folder = folder
@@ -142,8 +146,11 @@ class Course:
         fault.begin(scene)
         time.sleep(lasts_s)
         before_end_ns = time.monotonic_ns()
-        fault.end(scene)
+        note = self._end(fault)
         ended_ns, ended_at = time.monotonic_ns(), datetime.now(UTC)
+        if self._wait_for_state(fault, ended_ns, HEAL_AFTER_S) >= HEAL_AFTER_S and self._rig.heal():
+            note = HEALED
+            ended_ns, ended_at = time.monotonic_ns(), datetime.now(UTC)
         self._wait_for_state(fault, ended_ns)
         text = self._wait_for_text(first_message, ended_at)
         # Once more: what was told too late of a short fault may have come in between.
@@ -172,11 +179,22 @@ class Course:
             text_s=text_s,
             log_lines=len(logged),
             breaches=tuple(breaches),
+            note=note,
         )
         self.report.outcomes.append(outcome)
         self._say(line_of(outcome, len(self.report.outcomes)))
         self.troubled.append((began_at, datetime.now(UTC)))
         return daemon.process.poll() is None
+
+    def _end(self, fault: Fault) -> str:
+        """Ends a fault; returns a note where the sound server itself did not come back."""
+        try:
+            fault.end(self._scene)
+        except (AssertionError, subprocess.SubprocessError):
+            if not self._rig.heal():
+                raise
+            return HEALED
+        return ""
 
     def rest(self, seconds: float) -> None:
         """Lets nothing happen; the state should stay."""
@@ -187,9 +205,9 @@ class Course:
                 found = f'said {told.state} ("{told.reason}") while nothing happened'
                 self.report.breaches.append(found)
 
-    def _wait_for_state(self, fault: Fault, ended_ns: int) -> float:
+    def _wait_for_state(self, fault: Fault, ended_ns: int, patience_s: float = PATIENCE_S) -> float:
         """Seconds from the cause's end until the state is that it listens, for good."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             messages = self._scene.subscriber.messages
             told = states(messages)
@@ -202,7 +220,7 @@ class Course:
             if back_ns:
                 return max(0.0, (back_ns - ended_ns) / 1e9)
             time.sleep(0.05)
-        return PATIENCE_S
+        return patience_s
 
     def _wait_for_text(self, first_message: int, ended_at: datetime) -> Received | None:
         with suppress(AssertionError):

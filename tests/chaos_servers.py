@@ -69,6 +69,15 @@ class SoundServerRig(Entered):
         self._furnish()
         self._speaker = self._ending.enter_context(Speaker(self.server, self._sound))
 
+    def heal(self) -> bool:
+        """PipeWire 0.3.65 may answer nobody for good when WirePlumber was killed."""
+        if self.server.gives_sound(self.source):
+            return False
+        self.server.kill()
+        self.server.start()
+        self._furnish()
+        return True
+
     def _furnish(self) -> None:
         """Adds what the server has forgotten."""
         self.server.add_sink("other")
