@@ -49,7 +49,8 @@ def measure(
     (folder / "pulse").mkdir()
     (folder / "mosquitto").mkdir()
     with PulseServer(folder / "pulse") as pulse, Mosquitto(folder / "mosquitto") as broker:
-        env = {**pulse.env, "HARKD_DEVICE_ID": "bench"}
+        # A null sink's silence is all zeros, which would be taken for a muted microphone.
+        env = {**pulse.env, "HARKD_DEVICE_ID": "bench", "HARKD_AUDIO__ZEROS_S": "0"}
         if "HARKD_MODELS" in os.environ:
             env["HARKD_MODELS"] = os.environ["HARKD_MODELS"]
         if model:

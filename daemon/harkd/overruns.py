@@ -45,6 +45,8 @@ class Overruns:
             gap: Whether samples were lost right before it.
             lag_s: How far its end is behind its capture time.
         """
+        if not gap and not self._losing and self._late_since is None and lag_s <= LATE_S:
+            return
         if gap:
             self._note_gap(now_s)
         elif self._losing and now_s - self._gaps[-1] >= OVER_S:

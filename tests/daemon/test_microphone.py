@@ -407,7 +407,6 @@ hang()
     assert [each for each in told if each != "AudioBlock"] == [
         "SourceOpened",
         "all_zero",
-        "all_zero",  # with the same reason: see `Listening`
         "SourceOpened",
     ]
 

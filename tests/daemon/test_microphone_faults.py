@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from harkd import all_zero, alsa_open, capture, sound_server
+from harkd import all_zero, alsa_open, capture, capture_errors, sound_server
 from harkd.all_zero import ZeroSpell
 from harkd.audio import MonoConverter, SourceLost
-from harkd.capture import CaptureError, explain_absence
+from harkd.capture_errors import CaptureError, explain_absence
 from harkd.following import Following
 from harkd.overruns import Overruns
 from harkd.sound_server import TOKEN, report_of
@@ -334,8 +334,8 @@ def test_alsa_itself_says_that_there_is_no_such_device() -> None:
 @pytest.fixture
 def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Neither a busy device nor a sound server; returns the folder of its socket."""
-    monkeypatch.setattr(capture, "why_not", lambda _: ("", 0))
-    monkeypatch.setattr(capture, "barred_device", lambda: None)
+    monkeypatch.setattr(capture_errors, "why_not", lambda _: ("", 0))
+    monkeypatch.setattr(capture_errors, "barred_device", lambda: None)
     monkeypatch.delenv("PULSE_SERVER", raising=False)
     monkeypatch.setenv("PULSE_RUNTIME_PATH", str(tmp_path))
     return tmp_path
@@ -351,7 +351,7 @@ def test_where_nothing_more_is_known_there_is_no_device() -> None:
 def test_a_device_that_alsa_knows_and_does_not_open_is_named(
     code: int, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "why_not", lambda _: ("hw:1,0", code))
+    monkeypatch.setattr(capture_errors, "why_not", lambda _: ("hw:1,0", code))
     told = explain_absence(NONE, "default", server=False).report
     assert told["kind"] == kind
     assert '"hw:1,0"' in told["message"]

@@ -53,7 +53,7 @@ def test_an_offset_is_told_with_its_sign_once_ten_seconds_were_heard() -> None:
 
 
 def test_samples_at_full_scale_are_counted_on_both_sides() -> None:
-    samples = np.zeros(1600, np.int16)
+    samples = np.zeros(RATE_HZ, np.int16)
     samples[[3, 700]] = 32767
     samples[[4, 5, 6]] = [-32768, -32767, 32766]
     assert heard(samples).figures().clipped_samples == 4
@@ -110,6 +110,6 @@ def test_a_large_offset_is_told_once_and_a_small_one_never(
 
 
 def test_the_most_negative_sample_is_full_scale_and_no_more() -> None:
-    figures = heard(np.full(1600, -32768, np.int16)).figures()
+    figures = heard(np.full(RATE_HZ, -32768, np.int16)).figures()
     assert figures.peak_dbfs == figures.level_dbfs == 0.0
     assert math.isclose(figures.dc_offset, -1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from alsa_mic import AlsaMic
+from daemon_process import Daemon
 from harkd import all_zero
 from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
 from heard import Listening, listening
-from servers import PulseServer
+from servers import Mosquitto, PulseServer, Received, Subscriber
 
 pytestmark = pytest.mark.integration
 
@@ -264,3 +266,62 @@ def test_overruns_arrive_as_gaps(
         gaps = sum(block.gap for _, block in heard.of(AudioBlock))
         assert gaps >= 3
         assert heard.of(SourceLost) == []
+
+
+# ------------------------------------------------------------------ the daemon, over MQTT
+
+
+def test_the_state_tells_the_truth_through_zeros_a_move_and_a_dead_server(
+    pulse: PulseServer,
+    broker: Mosquitto,
+    env: dict[str, str],
+    model_dir: Path,
+    tmp_path: Path,
+) -> None:
+    """Each fault once in the log, with its word on MQTT, and over with its cause."""
+    pulse.add_source("desk")
+    beckett = model_dir / "samples" / "beckett.wav"
+    env = {**env, **pulse.env, "HARKD_AUDIO__DEVICE": "desk", "HARKD_AUDIO__ZEROS_S": "1"}
+
+    def problem(word: str) -> Callable[[Received], bool]:
+        return lambda m: m.topic == "harkd/test/state" and json.loads(m.payload)["problem"] == word
+
+    def listening_again(message: Received) -> bool:
+        return message.topic == "harkd/test/state" and b'"listening"' in message.payload
+
+    with (
+        Subscriber(broker) as subscriber,
+        Daemon(env=env, folder=tmp_path) as daemon,
+    ):
+        state = json.loads(subscriber.wait_for(listening_again, 15).payload)
+        assert (state["audio_device"], state["problem"]) == ("desk", "")
+        zero = subscriber.wait_for(problem("all_zero"), 5)
+        assert json.loads(zero.payload)["state"] == "no_microphone"
+        seen = len(subscriber.messages)
+        subscriber.wait_for(lambda m: m.payload == b"offline", 2)
+        pulse.play(beckett)
+        subscriber.wait_for(lambda m: m.payload == b"online", 3, after=seen)
+        subscriber.wait_for(lambda m: m.topic == "harkd/test/transcript", 15, after=seen)
+
+        subscriber.wait_for(problem("all_zero"), 10, after=seen)
+        seen = len(subscriber.messages)
+        pulse.remove("desk")
+        moved = json.loads(subscriber.wait_for(problem("moved"), 3, after=seen).payload)
+        assert '"desk"' in moved["reason"]
+        assert '"mic.monitor"' in moved["reason"]
+        assert (moved["state"], moved["audio_device"]) == ("no_microphone", "")
+        pulse.play(beckett).wait(10)
+        assert not [m for m in subscriber.messages[seen:] if "transcript" in m.topic]
+        pulse.add_source("desk")
+        subscriber.wait_for(listening_again, 5, after=seen)
+
+        seen = len(subscriber.messages)
+        pulse.kill()
+        subscriber.wait_for(problem("server"), 5, after=seen)
+        pulse.start()
+        pulse.add_source("desk")
+        subscriber.wait_for(listening_again, 5, after=seen)
+        warnings = [line["message"] for line in daemon.log if line["level"] == "warning"]
+        assert daemon.stop() == 0
+    moves = [line for line in warnings if "moved harkd" in line]
+    assert len(moves) == 1, warnings
