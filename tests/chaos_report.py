@@ -9,31 +9,47 @@ from collections.abc import Sequence
 from chaos_outcome import Outcome, Report
 from chaos_truth import slope
 
-HEADER = ("fault", "times", "listens again after, s", "heard again after, s", "the state said")
+HEADER = (
+    "fault",
+    "times",
+    "on",
+    "listens again after: median (worst), s",
+    "heard again after: median (worst), s",
+    "the state said",
+)
+AT_ONCE = "two of these at once"
 
 
 def table(reports: Sequence[Report]) -> list[str]:
-    """Returns a Markdown table: one line for each fault, and one for all of them."""
-    lines = [row(*HEADER), row(*["---"] * len(HEADER))]
-    for report in reports:
-        groups: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in report.outcomes:
-            groups[outcome.fault.partition(" + ")[0]].append(outcome)
-        lines += [line_of(f"{report.rig}: {name}", each) for name, each in sorted(groups.items())]
+    """Returns a Markdown table: one line for each fault, on whatever it happened, and sums."""
     everything = [each for report in reports for each in report.outcomes]
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in everything:
+        groups[AT_ONCE if " + " in outcome.fault else outcome.fault].append(outcome)
+    lines = [row(*HEADER), row(*["---"] * len(HEADER))]
+    lines += [line_of(name, groups[name]) for name in sorted(groups, key=lambda one: sort_key(one))]
+    if told := [each for each in everything if each.told not in ("", "muted")]:
+        lines.append(line_of("**all that the state told of, but muting**", told, brief=True))
     if everything:
-        lines.append(line_of("**all**", everything, say_told=False))
+        lines.append(line_of("**all**", everything, brief=True))
     return lines
 
 
-def line_of(name: str, outcomes: Sequence[Outcome], *, say_told: bool = True) -> str:
-    """One line of the table; two faults at once count as the first of them."""
+def sort_key(name: str) -> tuple[bool, str]:
+    """By name, and two at once at the end."""
+    return name == AT_ONCE, name
+
+
+def line_of(name: str, outcomes: Sequence[Outcome], *, brief: bool = False) -> str:
+    """One line of the table."""
+    rigs = Counter(each.rig for each in outcomes)
     return row(
         name,
         str(len(outcomes)),
+        "" if brief else ", ".join(f"{rig} {count}×" for rig, count in rigs.items()),
         median_and_worst([each.recovered_s for each in outcomes]),
         median_and_worst([each.heard_s for each in outcomes]),
-        what_was_told(outcomes) if say_told else "",
+        "" if brief else what_was_told(outcomes),
     )
 
 
@@ -44,7 +60,7 @@ def row(*cells: str) -> str:
 
 def median_and_worst(seconds: Sequence[float]) -> str:
     """Returns the median and the worst, in seconds."""
-    return f"{statistics.median(seconds):.1f} (worst {max(seconds):.1f})"
+    return f"{statistics.median(seconds):.1f} ({max(seconds):.1f})"
 
 
 def what_was_told(outcomes: Sequence[Outcome]) -> str:

@@ -40,7 +40,7 @@ class SoundServerRig(Entered):
         super().__init__()
         self.server = server
         self.device = device
-        self.name = server.name if device != "default" else f"{server.name}, default source"
+        self.name = server.name if device != "default" else f"{server.name} (default)"
         self.source = "desk" if device == "desk" else "mic.monitor"
         self._sound = sound
         self._speaker: Speaker | None = None
@@ -70,7 +70,7 @@ class SoundServerRig(Entered):
         self._speaker = self._ending.enter_context(Speaker(self.server, self._sound))
 
     def heal(self) -> bool:
-        """PipeWire 0.3.65 may answer nobody for good when WirePlumber was killed."""
+        """PipeWire 0.3.65 may answer nobody for good after one of its daemons was killed."""
         if self.server.gives_sound(self.source):
             return False
         self.server.kill()
