@@ -112,6 +112,8 @@ def listen(
             "HARKD_MQTT__HOST": broker.host,
             "HARKD_MQTT__PORT": str(broker.port),
             "HARKD_STATE__DIR": str(folder / "state"),
+            # Between recordings a null sink has zeros, which a real room has not.
+            "HARKD_AUDIO__ZEROS_S": "0",
         }
         if "HARKD_MODELS" in os.environ:
             env["HARKD_MODELS"] = os.environ["HARKD_MODELS"]

@@ -130,7 +130,8 @@ class AlsaMic:
         """The variables that make this the only ALSA device, and PulseAudio unreachable."""
         return {
             "ALSA_CONFIG_PATH": str(self._conf),
-            "PULSE_SERVER": f"unix:{self.folder}/no-pulse.sock",
+            "PULSE_SERVER": "",  # none is named, so none is missed
+            "PULSE_RUNTIME_PATH": f"{self.folder}/no-pulse",
         }
 
     def started_ns(self, timeout_s: float = 10.0, *, after_ns: int = 0) -> int:

@@ -23,7 +23,7 @@ class Outcome:
     told_s: float | None
     """Until the state told of it; None where it did not."""
     told: str
-    """What it said: the state, and the problem."""
+    """What it said, one after the other: the problem, or the state where that names none."""
     recovered_s: float
     """From the cause's end until the state says that it listens."""
     heard_s: float

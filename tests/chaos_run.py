@@ -167,13 +167,14 @@ class Course:
         seen = spans(told, began_ns, ended_ns + int(recovered_s * 1e9))
         not_heard = [each for each, _ in seen if each.state not in HEARS]
         first = next((each for each in not_heard if each.problem), next(iter(not_heard), None))
+        told_words = dict.fromkeys(each.problem or each.state for each in not_heard)
         heard_s, text_s = self._heard(text, ended_at, ended_ns)
         outcome = Outcome(
             rig=self.report.rig,
             fault=fault.name,
             lasted_s=(ended_ns - began_ns) / 1e9,
             told_s=max(0.0, (first.at_ns - began_ns) / 1e9) if first else None,
-            told=first.problem or first.state if first else "",
+            told=" → ".join(told_words),
             recovered_s=recovered_s,
             heard_s=heard_s,
             text_s=text_s,

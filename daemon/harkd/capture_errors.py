@@ -76,13 +76,17 @@ def explain_absence(error: CaptureError, wanted: str, *, server: bool) -> Captur
         wanted: The device that is wanted.
         server: Whether the sound server was there before.
     """
-    if error.report["kind"] not in ABSENT:
+    kind = error.report["kind"]
+    if kind not in ABSENT:
         return error
     name, code = why_not(wanted)
     if name:
         return busy(name) if code == -ALSA_EBUSY else barred(name)
     if fault := server_fault(os.environ, expected=server):
-        return CaptureError(*fault)
-    if error.report["kind"] == "no_device" and (node := barred_device()):
+        if kind == "no_device" or server:
+            return CaptureError(*fault)
+        # It may be a source of that server, or a sound card: nobody knows.
+        return CaptureError(kind, f"{error}; {fault[1]}", error.report["mend"])
+    if kind == "no_device" and (node := barred_device()):
         return barred(str(node))
     return error

@@ -19,7 +19,9 @@ OVER_S = 30.0
 QUIET_S = 600.0
 """After so long without one, the next gap is in the log again."""
 LATE_S, LATE_FOR_S = 3.0, 5.0
-"""Audio that is heard so late for so long is a problem, too."""
+"""Audio that is heard so late for so long is a problem, too,"""
+IN_TIME_S = 1.0
+"""which is over when it is no later than this."""
 MEND = (
     "raise audio.latency_ms, and look what else keeps this machine busy (its power supply and "
     "its temperature, too, on a Raspberry Pi)"
@@ -36,6 +38,8 @@ class Overruns:
         self._late = False
         self.reason = ""
         """What is wrong and how to mend it; empty where nothing is."""
+        self.open = False
+        """Whether a block that came whole and in time is of interest, too."""
 
     def note(self, now_s: float, *, gap: bool, lag_s: float) -> None:
         """Follow a block.
@@ -45,8 +49,6 @@ class Overruns:
             gap: Whether samples were lost right before it.
             lag_s: How far its end is behind its capture time.
         """
-        if not gap and not self._losing and self._late_since is None and lag_s <= LATE_S:
-            return
         if gap:
             self._note_gap(now_s)
         elif self._losing and now_s - self._gaps[-1] >= OVER_S:
@@ -59,6 +61,7 @@ class Overruns:
             self.reason = f"this machine is too slow: audio is heard seconds late; {MEND}"
         else:
             self.reason = ""
+        self.open = self._losing or self._late_since is not None
 
     def _note_gap(self, now_s: float) -> None:
         if not self._gaps or now_s - self._gaps[-1] > QUIET_S:
@@ -68,6 +71,8 @@ class Overruns:
             self._losing = True
 
     def _note_lag(self, now_s: float, lag_s: float) -> None:
+        if self._late and lag_s > IN_TIME_S:
+            return
         if lag_s <= LATE_S:
             self._late_since = None
             if self._late:

@@ -32,6 +32,7 @@ VOICED_S = 10.0
 FULL_SCALE = 32767
 
 LEVEL_SAMPLES = round(LEVEL_S * RATE_HZ)
+NOTHING: Int16 = np.empty(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,7 @@ class SignalLevel:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._recent: deque[Int16] = deque()  # at least LEVEL_S, and less than a block more
-        self._recent_samples = 0
+        self._measured = NOTHING  # the last second that was measured
         self._unmeasured: list[Int16] = []
         self._unmeasured_samples = 0
         self._unmeasured_voiced = 0
@@ -77,8 +77,9 @@ class SignalLevel:
     def reset(self) -> None:
         """Another input, or the same one after a while: levels begin anew, counts go on."""
         with self._lock:
-            self._recent.clear()
-            self._recent_samples = 0
+            self._measured = NOTHING
+            self._samples += self._unmeasured_samples
+            self._voiced_frames += self._unmeasured_voiced
             self._unmeasured = []
             self._unmeasured_samples = self._unmeasured_voiced = 0
             self._sums.clear()
@@ -99,26 +100,21 @@ class SignalLevel:
         Returns:
             Whether a second was measured, so that `offset` and `clipped_share` may have changed.
         """
-        size = len(samples)
         with self._lock:
-            self._samples += size
             self._zeros_s, self._lag_s = zeros_s, lag_s
-            self._voiced_frames += voiced_frames
             self._unmeasured_voiced += voiced_frames
-            self._recent.append(samples)
-            self._recent_samples += size
-            while self._recent_samples - len(self._recent[0]) >= LEVEL_SAMPLES:
-                self._recent_samples -= len(self._recent.popleft())
             self._unmeasured.append(samples)
-            self._unmeasured_samples += size
+            self._unmeasured_samples += len(samples)
             if self._unmeasured_samples < LEVEL_SAMPLES:
                 return False
             self._measure()
             return True
 
     def _measure(self) -> None:
-        samples = np.concatenate(self._unmeasured)  # (n,)
+        self._measured = samples = np.concatenate(self._unmeasured)  # (n,)
         size = len(samples)
+        self._samples += size
+        self._voiced_frames += self._unmeasured_voiced
         clipped = 0
         if samples.max() == FULL_SCALE or samples.min() <= -FULL_SCALE:
             clipped = int(np.count_nonzero((samples == FULL_SCALE) | (samples <= -FULL_SCALE)))
@@ -147,18 +143,18 @@ class SignalLevel:
     def figures(self) -> SignalFigures:
         """Return what is known now. Any thread; some 100 µs."""
         with self._lock:
-            recent = list(self._recent)
+            recent = [self._measured, *self._unmeasured]
             now = SignalFigures(
                 level_dbfs=SILENT_DB,
                 peak_dbfs=SILENT_DB,
                 dc_offset=share_of(self._sums, 0.0) / 32768,
                 clipped_samples=self._clipped,
                 zeros_s=self._zeros_s,
-                voiced_frames=self._voiced_frames,
-                frames=self._samples // FRAME_SAMPLES,
+                voiced_frames=self._voiced_frames + self._unmeasured_voiced,
+                frames=(self._samples + self._unmeasured_samples) // FRAME_SAMPLES,
                 lag_s=self._lag_s,
             )
-        scaled = np.concatenate([np.zeros(0, np.int16), *recent]).astype(np.float32) / 32768  # (n,)
+        scaled = np.concatenate(recent)[-LEVEL_SAMPLES:].astype(np.float32) / 32768  # (n,)
         if not len(scaled):
             return now
         return replace(

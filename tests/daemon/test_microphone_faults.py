@@ -372,6 +372,18 @@ def test_a_server_that_was_there_or_is_named_or_left_its_socket_is_away(
     assert "systemctl" in told["mend"]
 
 
+def test_a_name_that_nobody_knows_while_the_server_is_away_keeps_its_kind_and_says_so(
+    nothing_known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a sound card that was unplugged, unless its server was there before."""
+    monkeypatch.setenv("PULSE_SERVER", f"unix:{nothing_known}/native")
+    unknown = CaptureError("no_such_device", "no microphone matches desk", "plug it in")
+    told = explain_absence(unknown, "desk", server=False).report
+    assert (told["kind"], told["mend"]) == ("no_such_device", "plug it in")
+    assert "does not answer" in told["message"]
+    assert explain_absence(unknown, "desk", server=True).report["kind"] == "server"
+
+
 def test_a_server_that_answers_is_not_to_blame(nothing_known: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(nothing_known / "native"))
@@ -531,5 +543,8 @@ def test_audio_that_comes_late_for_long_is_a_problem_until_it_is_in_time(
     overruns.note(7, gap=False, lag_s=3.1)
     assert "too slow" in overruns.reason
     overruns.note(8, gap=False, lag_s=2)
+    assert overruns.reason, "it would come and go"
+    overruns.note(9, gap=False, lag_s=0.9)
     assert overruns.reason == ""
+    assert not overruns.open
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
