@@ -97,8 +97,10 @@ class AlsaMic:
 
     def _write(self) -> None:
         sound = self.folder / f"sound-{self.rate_hz}-{self.channels}.raw"
-        sound.write_bytes(read_pcm(self._wav, self.rate_hz, self.channels).tobytes())
-        self._conf.write_text(
+        if not sound.exists():  # whoever has it open plays it still
+            sound.write_bytes(read_pcm(self._wav, self.rate_hz, self.channels).tobytes())
+        new = self._conf.with_suffix(".new")
+        new.write_text(
             ASOUND_CONF.format(
                 plugin=self._plugin,
                 sound=sound,
@@ -109,6 +111,7 @@ class AlsaMic:
                 description=self.description,
             )
         )
+        new.rename(self._conf)
 
     def __enter__(self) -> Self:
         self.resume()
@@ -171,6 +174,10 @@ class AlsaMic:
     def deny(self) -> int:
         """Lets nobody open it for want of rights."""
         return self._set("deny")
+
+    def fail(self) -> int:
+        """Lets it open, and reading fail with EIO."""
+        return self._set("error")
 
     def change_format(self, rate_hz: int, channels: int) -> None:
         """Gives it another rate and channel count, for whoever opens it next."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from servers import wait_until
 
@@ -25,6 +25,7 @@ class Daemon:
         env: Mapping[str, str],
         folder: Path,
         stdin: int | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
         self._arguments = arguments
         # Settings of the person who runs the tests stay out.
@@ -36,6 +37,7 @@ class Daemon:
         }
         self._env = {**clean, **own, **env}
         self._stdin = stdin
+        self._stdout = stdout
         self._lines: list[str] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self.process: subprocess.Popen[bytes]
@@ -45,7 +47,7 @@ class Daemon:
             [sys.executable, "-m", "harkd", "run", *self._arguments],
             env=self._env,
             stdin=self._stdin,
-            stdout=subprocess.DEVNULL,
+            stdout=self._stdout,
             stderr=subprocess.PIPE,
         )
         self._thread.start()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -28,16 +29,22 @@ START_TIMEOUT_S = 10.0
 STOP_TIMEOUT_S = 5.0
 
 DEBIAN_PACKAGES = {
+    "dbus-daemon": "dbus-daemon",
     "flite": "flite",
     "gcc": "gcc",
     "mosquitto": "mosquitto",
     "mosquitto_passwd": "mosquitto",
     "openssl": "openssl",
+    "pacat": "pulseaudio-utils",
     "pactl": "pulseaudio-utils",
     "paplay": "pulseaudio-utils",
+    "pipewire": "pipewire-bin",
+    "pipewire-pulse": "pipewire-pulse",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "pulseaudio": "pulseaudio",
+    "pw-cli": "pipewire-bin",
+    "wireplumber": "wireplumber",
 }
 
 # Where scripts/test unpacks Prometheus: its Debian package would start a server.
@@ -264,6 +271,15 @@ class PulseServer(Server):
         """Removes what `add_sink` or `add_source` added, as unplugging it would."""
         self.pactl("unload-module", self._modules.pop(name))
 
+    def gives_sound(self, source: str, seconds: float = 3.0) -> bool:
+        """Whether a recorder hears anything of a source, zeros too."""
+        words = ["--record", "--raw", f"--device={source}", "--latency-msec=100"]
+        with tempfile.TemporaryFile() as heard:
+            recorder = self._client([program("pacat"), *words], stdout=heard)
+            time.sleep(seconds)
+            end(recorder, kill=True)
+            return os.fstat(heard.fileno()).st_size > 0
+
     def pactl(self, *arguments: str) -> str:
         """Runs pactl on this server and returns what it printed."""
         done = subprocess.run(
@@ -283,12 +299,14 @@ class PulseServer(Server):
             return error.returncode
         return 0
 
-    def _client(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+    def _client(
+        self, arguments: list[str], stdout: int | IO[bytes] = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         client = subprocess.Popen(
             arguments,
             env={**os.environ, **self.env},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.DEVNULL,
         )
         self._clients.append(client)

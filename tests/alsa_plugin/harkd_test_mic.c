@@ -22,6 +22,7 @@
  *   zero     samples come and all are zero, as from a muted microphone
  *   busy     opening fails with EBUSY; a device that is open goes on
  *   deny     opening fails with EACCES; a device that is open goes on
+ *   error    opening works, and every read fails with EIO
  *   xrun     one overrun is reported (EPIPE); another one after the word has changed
  *
  * Build: gcc -shared -fPIC -DPIC -o libasound_module_pcm_harkd_test_mic.so harkd_test_mic.c -lasound
@@ -43,7 +44,7 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-enum control { PLAY, UNPLUG, STALL, ZERO, XRUN, BUSY, DENY };
+enum control { PLAY, UNPLUG, STALL, ZERO, XRUN, BUSY, DENY, ERROR };
 
 struct mic {
 	snd_pcm_ioplug_t io;
@@ -86,6 +87,8 @@ static enum control read_control(const struct mic *mic)
 
 	if (!strcmp(word, "unplug"))
 		return UNPLUG;
+	if (!strcmp(word, "error"))
+		return ERROR;
 	if (!strcmp(word, "stall"))
 		return STALL;
 	if (!strcmp(word, "zero"))
@@ -183,6 +186,8 @@ static snd_pcm_sframes_t mic_pointer(snd_pcm_ioplug_t *io)
 
 	if (control == UNPLUG)
 		return -ENODEV;
+	if (control == ERROR)
+		return -EIO;
 	follow_stall(mic, control == STALL);
 	if (control != XRUN) {
 		mic->xrun_reported = 0;
@@ -233,6 +238,8 @@ static snd_pcm_sframes_t mic_transfer(snd_pcm_ioplug_t *io, const snd_pcm_channe
 
 	if (control == UNPLUG)
 		return -ENODEV;
+	if (control == ERROR)
+		return -EIO;
 	if (io->access == SND_PCM_ACCESS_MMAP_INTERLEAVED) {
 		snd_pcm_uframes_t at = io->appl_ptr % io->buffer_size;
 
