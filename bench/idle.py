@@ -1,9 +1,10 @@
 """What listening costs: the real daemon in real time on a private PulseAudio, and nothing else.
 
-    .venv/bin/python bench/idle.py --minutes 10 [--sound FILE] [--model MODEL]
+    .venv/bin/python bench/idle.py --minutes 10 [--sound FILE] [--model MODEL] [--inputs N]
 
 Plays silence, or a sound file in a loop, into the microphone, and prints one JSON object: CPU
-seconds per second for the daemon and its capture process, memory of both, and what was published.
+seconds per second for the daemon and its capture processes, memory of both, and what was published.
+With `--inputs`, one daemon has several microphones, which all hear the same.
 Needs the Debian packages of scripts/test.
 """
 
@@ -43,7 +44,13 @@ def memory_mb(process: psutil.Process) -> dict[str, float]:
 
 
 def measure(
-    folder: Path, minutes: float, sound: Path | None, model: str | None, embedded: bool
+    folder: Path,
+    minutes: float,
+    sound: Path | None,
+    *,
+    model: str | None,
+    embedded: bool,
+    inputs: int,
 ) -> dict[str, object]:
     """Run the daemon for some minutes and return the figures."""
     (folder / "pulse").mkdir()
@@ -60,8 +67,18 @@ def measure(
             broker.stop()  # the daemon starts its own on that port
         else:
             env["HARKD_MQTT__HOST"] = broker.host
-        with Daemon(env=env, folder=folder) as daemon:
-            daemon.wait_for_log("listening to")
+        words = []
+        if inputs > 1:
+            del env["HARKD_DEVICE_ID"]
+            names = ["mic.monitor", *(f"mic{n}" for n in range(2, inputs + 1))]
+            for name in names[1:]:
+                pulse.add_source(name)
+            settings = {name.partition(".")[0]: {"device": name} for name in names}
+            words = ["--config", str(folder / "inputs.yaml")]
+            (folder / "inputs.yaml").write_text(json.dumps({"inputs": settings}))
+        with Daemon(*words, env=env, folder=folder) as daemon:
+            for process in range(inputs):
+                daemon.wait_for_log("listening to", count=process + 1)
             with Subscriber(broker, protocol=4) as subscriber:
                 return watch(daemon, subscriber, pulse, minutes * 60, sound)
 
@@ -71,10 +88,14 @@ def watch(
 ) -> dict[str, object]:
     """Measure a daemon that listens already."""
     main = psutil.Process(daemon.process.pid)
-    (capture,) = main.children()
+    captures = main.children()
     time.sleep(SETTLE_S)
     server = psutil.Process(pulse.pid)
-    before = {"daemon": cpu_s(main), "capture": cpu_s(capture), "pulseaudio": cpu_s(server)}
+    before = {
+        "daemon": cpu_s(main),
+        "capture": sum(map(cpu_s, captures)),
+        "pulseaudio": cpu_s(server),
+    }
     memory_before = memory_mb(main)
     begin = time.monotonic()
     while time.monotonic() - begin < seconds:
@@ -83,7 +104,11 @@ def watch(
         else:
             time.sleep(1.0)
     elapsed_s = time.monotonic() - begin
-    after = {"daemon": cpu_s(main), "capture": cpu_s(capture), "pulseaudio": cpu_s(server)}
+    after = {
+        "daemon": cpu_s(main),
+        "capture": sum(map(cpu_s, captures)),
+        "pulseaudio": cpu_s(server),
+    }
     topics = Counter(message.topic.split("/", 2)[2] for message in subscriber.messages)
     finals = [
         json.loads(message.payload)["text"]
@@ -96,7 +121,8 @@ def watch(
         "cpu_percent_of_a_core": {
             name: round(100 * (after[name] - before[name]) / elapsed_s, 2) for name in before
         },
-        "memory": {"daemon": memory_mb(main), "capture": memory_mb(capture)},
+        "memory": {"daemon": memory_mb(main), "capture": memory_mb(captures[0])},
+        "captures": len(captures),
         "daemon_rss_mb_at_begin": memory_before["rss_mb"],
         "finals": len(finals),
         "texts": Counter(finals).most_common(5),
@@ -111,6 +137,7 @@ def main() -> None:
     parser.add_argument("--sound", type=Path, help="a file to play in a loop; silence if left out")
     parser.add_argument("--model", help="a name or path; the default model if left out")
     parser.add_argument("--embedded", action="store_true", help="with the embedded broker")
+    parser.add_argument("--inputs", type=int, default=1, help="so many microphones")
     words = parser.parse_args()
     sound = words.sound
     with tempfile.TemporaryDirectory() as name:
@@ -121,7 +148,15 @@ def main() -> None:
             times = int(30 * rate_hz / len(samples)) + 1
             sound = folder / f"{sound.stem}.wav"
             soundfile.write(sound, list(samples) * times, rate_hz)
-        print(json.dumps(measure(folder, words.minutes, sound, words.model, words.embedded)))
+        figures = measure(
+            folder,
+            words.minutes,
+            sound,
+            model=words.model,
+            embedded=words.embedded,
+            inputs=words.inputs,
+        )
+        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -92,10 +92,14 @@ class Daemon:
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
-    def wait_for_log(self, part: str, timeout_s: float = 15.0) -> None:
-        """Returns when a line of its log holds `part`."""
+    def wait_for_log(self, part: str, timeout_s: float = 15.0, *, count: int = 1) -> None:
+        """Returns when so many lines of its log hold `part`."""
+
+        def there() -> bool:
+            return sum(part in line for line in self.lines) >= count
+
         try:
-            wait_until(lambda: any(part in line for line in self.lines), part, timeout_s)
+            wait_until(there, part, timeout_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; its log:\n{''.join(self.lines)}") from None
 

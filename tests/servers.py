@@ -231,9 +231,12 @@ class PulseServer(Server):
         self._wait_for_answer(lambda: self._pactl_status("info") == 0)
         self.pactl("set-default-source", "mic.monitor")
 
-    def play(self, wav: Path, latency_ms: int = 200) -> subprocess.Popen[bytes]:
-        """Starts to play a file into the microphone; the caller may wait for the player's end."""
-        arguments = [program("paplay"), "--device=mic", f"--latency-msec={latency_ms}", str(wav)]
+    def play(
+        self, wav: Path, latency_ms: int = 200, *, sink: str = "mic"
+    ) -> subprocess.Popen[bytes]:
+        """Starts to play a file into a microphone; the caller may wait for the player's end."""
+        arguments = [program("paplay"), f"--device={sink}", f"--latency-msec={latency_ms}"]
+        arguments.append(str(wav))
         return self._client(arguments)
 
     def add_sink(self, name: str) -> None:

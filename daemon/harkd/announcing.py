@@ -7,6 +7,7 @@ in the state folder, since what a broker keeps can only be taken back by its top
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import random
 import threading
@@ -107,7 +108,7 @@ def this_machine(board: Path = Path("/proc/device-tree/model")) -> str:
 
 def timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
     """Do something later, on a thread of its own; return what cancels it."""
-    thread = threading.Timer(delay_s, action)
+    thread = threading.Timer(delay_s, contextvars.copy_context().run, [action])
     thread.name, thread.daemon = "announcing", True
     thread.start()
     return thread.cancel

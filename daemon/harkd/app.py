@@ -8,57 +8,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harkd import __version__
-from harkd.audio import FileSource, StdinSource
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
-from harkd.counters import Counters
-from harkd.errors import AudioError, HarkdError
-from harkd.events import Event, RejectReason, State, StateChanged
-from harkd.health import HealthReporter, Meter
+from harkd.errors import AudioError, HarkdError, SettingsError
+from harkd.inputs import Input, RunOptions
 from harkd.instruments import Instruments
-from harkd.messages import About, Health
-from harkd.microphone import Microphone
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
-from harkd.mqtt_side import MqttSide, WasSet
 from harkd.mqtt_tls import check_files
-from harkd.muting import DroppingSource, MutableSource
-from harkd.overload import Overload
-from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
-from harkd.redaction import redacted
 from harkd.service_manager import ServiceManager
-from harkd.settings import Settings
-from harkd.settings_file import expand
-from harkd.sinks import EventPrinter, MicrophoneHint, log_event
+from harkd.settings import Settings, each_input
+from harkd.sinks import MicrophoneHint
 from harkd.stopper import Stopper
-from harkd.vitals import InputVitals
+from harkd.turns import Turns
 
 log = logging.getLogger(__name__)
 
-Sink = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What the command line adds to the settings."""
-
-    source: str = ""
-    """Empty for the microphone, ``wav:PATH``, or ``-`` for raw PCM on stdin."""
-    rate_hz: int = 16000
-    """Rate of raw PCM."""
-    channels: int = 1
-    """Channels of raw PCM."""
-    print_events: bool = False
-    """Write each event to stdout as a JSON line, too."""
+__all__ = ["RunOptions", "load", "make_address", "run"]
 
 
 def run(
@@ -72,153 +43,125 @@ def run(
         stopper: Knows what signals ask for.
         reread: Reads the settings again; raises SettingsError.
     """
-    began = time.monotonic()
     manager = ServiceManager.take_over(os.environ)
-    was_set = WasSet.read(settings)
-    in_force = was_set.over(settings)
-    source = make_source(settings, options, muted=was_set.kept.muted)
+    chosen = chosen_inputs(settings, options)
     installed = find_model(settings)
-    address = make_address(settings)
-    warn_of_risks(address)
-    about = about_this(settings, installed.manifest.name)
-    counters = Counters()
-    sinks: list[Sink] = []
-
-    def sink(event: Event) -> None:
-        counters.note(event)
-        told = event if settings.mqtt.open_text else redacted(event)
-        if told:
-            for take in sinks:
-                take(told)
-
+    addresses = [make_address(one) for one in chosen]
+    warn_of_risks(addresses[0])
+    hint = MicrophoneHint(sample_of(installed))
     with contextlib.ExitStack() as ending:
-        broker = start_broker(settings, about)
+        inputs = [
+            Input(
+                one,
+                options,
+                address,
+                installed.manifest.name,
+                named=bool(settings.inputs),
+                reread=rereader(reread, one),
+            )
+            for one, address in zip(chosen, addresses, strict=True)
+        ]
+        broker = start_broker(settings, [one.topic("#") for one in inputs])
         if broker:
             ending.callback(broker.stop)
-        version = protocol(settings, broker)
-        side = MqttSide(
-            settings,
-            was_set,
-            address,
-            version,
-            about,
-            mute=source.mute,
-            reread=reread,
-            sink=sink,
-        )
-        instruments = Instruments(settings.http, manager, lambda: side.publisher.about)
-        vitals = InputVitals(about.device_id, counters, side.publisher, side.control)
-        instruments.follow(vitals)
-        sinks += [side.hear, vitals.hear, log_event, MicrophoneHint(sample_of(installed))]
-        if options.print_events:
-            printer = EventPrinter(lambda: side.publisher.about)
-            ending.callback(printer.close)
-            sinks.append(printer)
-        ending.callback(side.stop)
+        instruments = Instruments(settings.http, manager, lambda: inputs[0].about)
+        for one in inputs:
+            ending.callback(one.stop)
+            one.start(protocol(settings, broker), [hint])
+            one.side.control.reloading = manager.reloading
+            instruments.follow(one.vitals)
         ending.callback(instruments.stop)
-        sink(StateChanged(State.STARTING, datetime.now(UTC)))
-        side.start()
         instruments.start()
         try:
-            recognizer = load(installed, in_force)
-            publisher = side.publisher
-            publisher.about = replace(publisher.about, provider=recognizer.provider)
-            pipeline = Pipeline(source, recognizer, in_force, sink, counters=counters)
-            vitals.attach(pipeline, source if isinstance(source, Microphone) else None)
-            sinks.append(Overload(lambda: pipeline.waiting, side.answers.report).hear)
-            side.control.reloading = manager.reloading
-            gather = make_gather(began, counters, source, pipeline, side)
-            health = HealthReporter(gather, lambda: publisher.about, publisher.keep)
-            side.control.attach(pipeline.change, recognizer.language)
-            stopper.reload_with(side.control.reload_soon)
-            side.control.start()
-            health.start()
-            ending.callback(health.stop)
-            return run_pipeline(pipeline, sink, stopper, instruments)
+            recognizer = load(installed, inputs[0].in_force)
+            over = threading.Semaphore(0)
+            turns = Turns() if len(inputs) > 1 else None
+            for one in inputs:
+                one.attach(recognizer, turns, over.release)
+            stopper.reload_with(lambda: reload_soon(inputs))
+            return run_inputs(inputs, over, stopper, instruments)
         except HarkdError as error:
-            sink(StateChanged(State.FAILED, datetime.now(UTC), str(error)))
+            for one in inputs:
+                one.fail(str(error))
             raise
 
 
-def about_this(settings: Settings, model: str) -> About:
-    """Return what messages say of this daemon, before it knows what really runs the model."""
-    return About(
-        base_topic=settings.mqtt.base_topic,
-        device_id=settings.effective_device_id,
-        version=__version__,
-        model=model,
-        provider="",
-        retain_last=settings.mqtt.retain_last,
-        max_age_s=settings.mqtt.max_age_s,
-    )
+def reload_soon(inputs: Sequence[Input]) -> None:
+    """Let each input read its settings again."""
+    for one in inputs:
+        one.side.control.reload_soon()
 
 
-def make_gather(
-    began: float,
-    counters: Counters,
-    source: MutableSource,
-    pipeline: Pipeline,
-    side: MqttSide,
-) -> Callable[[], Health]:
-    """Return what tells how all of these fare; `began` is the monotonic second of the start."""
-    microphone = source if isinstance(source, Microphone) else None
-    daemon_meter, capture_meter = Meter(), Meter()
+def run_inputs(
+    inputs: Sequence[Input],
+    over: threading.Semaphore,
+    stopper: Stopper,
+    instruments: Instruments,
+) -> int:
+    """Listen until all have ended by themselves, or one has failed, or all are stopped.
 
-    def gather() -> Health:
-        counted = counters.snapshot()
-        return Health(
-            uptime_s=time.monotonic() - began,
-            counted=counted,
-            captures=microphone.starts if microphone else 0,
-            waiting={"recognition": pipeline.waiting, "commands": side.control.waiting},
-            dropped={
-                "segments": counted.rejected.get(RejectReason.OVERLOADED, 0),
-                "commands": side.control.dropped,
-            },
-            daemon=daemon_meter.figures(os.getpid()),
-            capture=capture_meter.figures(microphone.pid if microphone else 0),
-            outbox=side.publisher.outbox_facts(),
-            connections=side.publisher.connections,
-        )
-
-    return gather
-
-
-def run_pipeline(pipeline: Pipeline, sink: Sink, stopper: Stopper, instruments: Instruments) -> int:
-    """Run the pipeline until it ends by itself or is stopped."""
+    `over` is released by each that is done.
+    """
 
     def stop() -> None:
         instruments.stopping()
-        pipeline.stop()
+        for one in inputs:
+            one.pipeline.stop()
 
     stopper.stop_with(stop)
-    pipeline.start()
+    for one in inputs:
+        one.listen()
     instruments.ready()
-    pipeline.wait()
-    if pipeline.failure:
-        sink(StateChanged(State.FAILED, datetime.now(UTC), str(pipeline.failure)))
+    for _ in inputs:
+        over.acquire()
+        if any(one.pipeline.failure for one in inputs):
+            stop()
+    failures = [one.pipeline.failure for one in inputs if one.pipeline.wait()]
+    if failure := next(filter(None, failures), None):
+        for one in inputs:
+            one.fail(str(failure))
         return 1
     log.info("stopped" if stopper.asked else "the input has ended")
     return 0
 
 
-def make_source(settings: Settings, options: RunOptions, *, muted: bool) -> MutableSource:
-    """Return the source that the command line and the settings name. Raises AudioError."""
-    channel = str(settings.audio.channel)
-    if options.source == "-":
-        if sys.stdin is None:
-            raise AudioError("--source - needs stdin, which is closed", "pipe raw PCM into harkd")
-        piped = StdinSource(sys.stdin.fileno(), options.rate_hz, options.channels, channel)
-        return DroppingSource(piped, muted=muted)
-    if options.source:
-        kind, colon, path = options.source.partition(":")
-        if kind != "wav" or not colon or not path:
-            raise AudioError(
-                f'--source "{options.source}" is not known',
-                "use wav:PATH, or - for raw PCM on stdin, or leave it out for the microphone",
-            )
-        return DroppingSource(FileSource(expand(path), channel), muted=muted)
-    return Microphone(settings.audio, muted=muted)
+def chosen_inputs(settings: Settings, options: RunOptions) -> list[Settings]:
+    """Return the settings of each input that is to run. Raises AudioError, SettingsError."""
+    inputs = each_input(settings, os.environ)
+    if options.only:
+        inputs = [one for one in inputs if one.effective_device_id == options.only]
+        if not inputs:
+            known = ", ".join(settings.inputs) or f"one only, {settings.effective_device_id}"
+            raise SettingsError(f'--input "{options.only}" is no input; there are: {known}')
+    if options.source and len(inputs) > 1:
+        raise AudioError(
+            f"--source stands in place of one microphone, but there are {len(inputs)} inputs",
+            f"choose one: --input {next(iter(settings.inputs))}",
+        )
+    return inputs
+
+
+def rereader(reread: Callable[[], Settings], mine: Settings) -> Callable[[], Settings]:
+    """Return what reads the settings of one input again.
+
+    Args:
+        reread: Reads all settings again.
+        mine: The input's settings now.
+    """
+
+    def again() -> Settings:
+        new = reread()
+        if not mine.inputs:
+            return new
+        name = mine.effective_device_id
+        for one in each_input(new, os.environ):
+            if new.inputs and one.effective_device_id == name:
+                return one
+        raise SettingsError(
+            f"the settings have no input {name} any more", "restart harkd, or put it back"
+        )
+
+    return again
 
 
 def sample_of(installed: InstalledModel) -> Path | None:
@@ -257,8 +200,11 @@ def warn_of_risks(address: Address) -> None:
         )
 
 
-def start_broker(settings: Settings, about: About) -> EmbeddedBroker | None:
-    """Start the embedded broker where the settings name none. Raises BrokerError."""
+def start_broker(settings: Settings, topics: Sequence[str]) -> EmbeddedBroker | None:
+    """Start the embedded broker where the settings name none. Raises BrokerError.
+
+    `topics` are where all is to be seen.
+    """
     if settings.mqtt.host:
         return None
     port = settings.mqtt.port
@@ -274,7 +220,8 @@ def start_broker(settings: Settings, about: About) -> EmbeddedBroker | None:
             LOOPBACK,
             port,
         )
-    log.info("see all messages: mosquitto_sub -p %d -t '%s' -v", port, about.topic("#"))
+    every = " ".join(f"-t '{topic}'" for topic in topics)
+    log.info("see all messages: mosquitto_sub -p %d %s -v", port, every)
     return broker
 
 

@@ -72,6 +72,9 @@ def read_settings(path: Path | None, *, verbose: bool) -> Settings:
     show_default=True,
     help="Channels of raw PCM.",
 )
+@click.option(
+    "--input", "only", default="", metavar="NAME", help="Only this one of the settings' inputs."
+)
 @click.option("--print", "print_events", is_flag=True, help="Write events to stdout as JSON, too.")
 @verbose_option
 def run(
@@ -79,6 +82,7 @@ def run(
     source: str,
     rate: int,
     channels: int,
+    only: str,
     print_events: bool,
     verbose: bool,
 ) -> None:
@@ -93,7 +97,7 @@ def run(
             """Read the same file; or look for one again, where there was none."""
             return read_settings(path or find_file(None, os.environ), verbose=verbose)
 
-        options = app.RunOptions(source, rate, channels, print_events)
+        options = app.RunOptions(source, rate, channels, print_events, only)
         code = app.run(settings, options, stopper, reread)
     sys.exit(code)
 

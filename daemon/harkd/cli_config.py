@@ -8,9 +8,9 @@ listens or recognizes.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import yaml
@@ -27,6 +27,7 @@ from harkd.settings import (
     load_traced,
     models_dir,
 )
+from harkd.settings_file import INPUTS
 
 if TYPE_CHECKING:
     from harkd.settings_file import Entry, Keys
@@ -92,7 +93,9 @@ def shown_lines(
 ) -> list[str]:
     """Returns the settings as lines of YAML, each value with its origin as a comment."""
     in_effect = {
-        ("device_id",): settings.effective_device_id,
+        ("device_id",): "the name of each input"
+        if settings.inputs
+        else settings.effective_device_id,
         ("models", "dir"): str(models_dir(settings.models, environ)),
         ("mqtt", "host"): "the embedded broker",
         ("mqtt", "client_id"): settings.effective_client_id,
@@ -101,19 +104,24 @@ def shown_lines(
     def shown(keys: Keys, value: object) -> str:
         # An endless width keeps a value on its line, and the comment with it.
         text = yaml.safe_dump({keys[-1]: value}, allow_unicode=True, width=float("inf")).strip()
-        origin = _origin(origins.get(keys))
+        entry = origins.get(keys)
+        if entry is None and keys[0] == INPUTS and len(keys) > 2:
+            entry = origins.get(("audio", keys[2]))
+        origin = _origin(entry)
         if value == "" and keys in in_effect:
             origin += f"; in effect: {in_effect[keys]}"
         return f"{'  ' * (len(keys) - 1) + text:<{COMMENT_COLUMN}}  # {origin}"
 
-    lines: list[str] = []
-    for name, value in describe(settings).items():
-        if isinstance(value, dict):
-            lines.append(f"{name}:")
-            lines.extend(shown((name, key), one) for key, one in value.items())
-        else:
-            lines.append(shown((name,), value))
-    return lines
+    def block(above: Keys, section: Mapping[str, Any]) -> Iterator[str]:
+        for name, value in section.items():
+            keys = (*above, name)
+            if isinstance(value, dict) and value:
+                yield f"{'  ' * len(above)}{name}:"
+                yield from block(keys, value)
+            else:
+                yield shown(keys, value)
+
+    return list(block((), describe(settings)))
 
 
 def _origin(entry: Entry | None) -> str:

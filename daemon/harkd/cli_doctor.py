@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from harkd.cli_config import config_option
+from harkd.errors import SettingsError
 from harkd.settings import find_file, load
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -26,6 +27,7 @@ METER_FLOOR_DB = -80.0
 @click.option(
     "--device", default=None, help="The microphone for --meter; audio.device if left out."
 )
+@click.option("--input", "name", default="", help="Or that of one of the settings' inputs.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 86400),
@@ -34,13 +36,22 @@ METER_FLOOR_DB = -80.0
     show_default=True,
 )
 def devices(
-    explicit: Path | None, as_json: bool, meter: bool, device: str | None, seconds: float
+    explicit: Path | None,
+    as_json: bool,
+    meter: bool,
+    device: str | None,
+    name: str,
+    seconds: float,
 ) -> None:
     """List microphones: what to write in audio.device, and the rates that really open."""
     from harkd.devices import list_devices
 
     if meter:
-        audio = load(find_file(explicit, os.environ), os.environ).audio
+        settings = load(find_file(explicit, os.environ), os.environ)
+        if name and name not in settings.inputs:
+            known = ", ".join(settings.inputs) or "none"
+            raise SettingsError(f'--input "{name}" is no input; there are: {known}')
+        audio = settings.inputs[name] if name else settings.audio
         show_meter(replace(audio, device=device) if device else audio, seconds)
         return
     found = list_devices(probe=True)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import queue
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -42,6 +41,7 @@ from harkd.logs import set_up
 from harkd.mqtt_connection import Received
 from harkd.publisher import Publisher
 from harkd.settings import Settings
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Control:
         """Entered while the settings are read again."""
         self.life = LifeSign("control", FOREIGN_S)
         """Whether the thread makes progress."""
-        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread = Thread(target=self._run, name="control")
         if fault:
             answers.report(fault)
         for line in told_differences(kept, settings):

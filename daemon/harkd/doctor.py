@@ -15,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from harkd import app
@@ -26,13 +27,15 @@ from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
-from harkd.settings import Settings
+from harkd.settings import Settings, each_input
 from harkd.settings_file import expand
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
 QUIET_DB = -60.0
 TIMEDATECTL_S = 3.0
+PER_INPUT = {"microphone", "broker"}
+"""What is looked at for each of several inputs."""
 EARLIEST_YEAR = 2025
 """A clock before this was never set: a Pi without network has none that survives power-off."""
 
@@ -48,10 +51,20 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("broker", check_broker),
     ]
     for name, check in checks:
-        try:
-            yield from check(settings)
-        except HarkdError as error:
-            yield Check(name, Status.FAIL, error.message, error.mend)
+        for one, about in looked_at(name, settings):
+            try:
+                yield from (replace(each, what=about + each.what) for each in check(one))
+            except HarkdError as error:
+                yield Check(name, Status.FAIL, about + error.message, error.mend)
+
+
+def looked_at(name: str, settings: Settings) -> Iterator[tuple[Settings, str]]:
+    """Yield the settings that a check is to look at, with words for whose they are."""
+    if name not in PER_INPUT or not settings.inputs:
+        yield settings, ""
+        return
+    for one in each_input(settings, os.environ):
+        yield one, f"{one.effective_device_id}: "
 
 
 def check_system(_settings: Settings) -> Iterator[Check]:

@@ -22,6 +22,7 @@ from harkd.life import DELIVERY_S, FOREIGN_S, LifeSign
 from harkd.messages import About
 from harkd.outbox import MOST_IN_MEMORY, RETRY_S, Outbox
 from harkd.outbox_file import Kept
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Keeper:
         """Finals that gave way because the disk hung."""
         self.life = LifeSign("outbox", FOREIGN_S)
         """Whether it makes progress."""
-        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        self._thread = Thread(target=self._run, name="outbox")
 
     @property
     def waiting(self) -> int:
@@ -215,7 +216,7 @@ class FinalSender:
         self._oldest_ns: int | None = None
         self.life = (LifeSign("delivery", DELIVERY_S), self._keeper.life)
         """Whether the two threads make progress."""
-        self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+        self._thread = Thread(target=self._run, name="delivery")
 
     def start(self) -> None:
         """Begin to read what waits."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from harkd import messages
 from harkd.messages import Health, Message, ProcessFigures
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class HealthReporter:
         self._first_s = first_s
         self._every_s = every_s
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+        self._thread = Thread(target=self._run, name="health")
 
     def start(self) -> None:
         """Begin."""

@@ -16,6 +16,7 @@ from harkd.events import Event
 from harkd.hermes_session import Sessions
 from harkd.messages import Message
 from harkd.mqtt_connection import Received
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class HermesAnswerer:
         self._now_ns = now_ns
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="hermes", daemon=True)
+        self._thread = Thread(target=self._run, name="hermes")
 
     def start(self) -> None:
         """Begin to watch the time."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from harkd.settings import LEAVES, Settings
-from harkd.settings_file import Keys
+from harkd.settings_file import INPUTS, Keys
 
 RECOGNIZER: Final = frozenset(
     {
@@ -46,7 +46,8 @@ def with_value(settings: Settings, keys: Keys, value: object) -> Settings:
 
 def differences(old: Settings, new: Settings) -> list[Keys]:
     """Return the options that differ, in the order of the reference."""
-    return [keys for keys in LEAVES if value_of(old, keys) != value_of(new, keys)]
+    options: list[Keys] = [*LEAVES, (INPUTS,)]
+    return [keys for keys in options if value_of(old, keys) != value_of(new, keys)]
 
 
 def merged(old: Settings, new: Settings) -> Settings:

@@ -11,9 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
+INPUT: ContextVar[str] = ContextVar("input", default="")
+"""The input that a line is about; empty where there is one only. See `harkd.threads`."""
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 RESET = "\x1b[0m"
 
@@ -39,7 +42,8 @@ class HumanFormatter(logging.Formatter):
         """Return the line."""
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S ") if self._timed else ""
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        line = f"{clock}{level}{record.getMessage()}"
+        about = f"{name}: " if (name := INPUT.get()) else ""
+        line = f"{clock}{level}{about}{record.getMessage()}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         colour = COLOURS.get(record.levelno, "") if self._colour else ""
@@ -58,6 +62,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if name := INPUT.get():
+            entry["input"] = name
         for key, value in getattr(record, "fields", {}).items():
             entry.setdefault(key, value)
         if record.exc_info:

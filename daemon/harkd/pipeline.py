@@ -7,7 +7,8 @@
 
 The listening thread never waits for a decode (but for a file, which can wait), so a slow decode
 delays text and never loses audio. Partials may be left out; each segment ends in exactly one
-`Final` or `Rejected`. `virtual_time` runs the same two parts without threads.
+`Final` or `Rejected`. Several pipelines can share one recognizer, see `turns`. `virtual_time` runs
+the same two parts without threads.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from harkd.life import LISTENING_S, RECOGNITION_FACTOR, RECOGNITION_S, LifeSign
 from harkd.listening import Listening, SystemClock
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
-from harkd.segment import Backlog
+from harkd.segment import Backlog, Segment, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
 from harkd.signal_level import SignalFigures
+from harkd.threads import Thread
+from harkd.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Pipeline:
         sink: Takes each event; called from both threads, must not block.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what happens.
+        turns: Shares the recognizer with other pipelines; it is this one's alone if omitted.
+        when_done: Called once all is done.
     """
 
     def __init__(
@@ -66,8 +71,12 @@ class Pipeline:
         *,
         is_speech: Callable[[bytes], bool] | None = None,
         counters: Counters | None = None,
+        turns: Turns | None = None,
+        when_done: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
+        self._turns = turns
+        self._when_done = when_done
         self._max_segment_s = recognizer.max_segment_s
         settings = fitted(settings, recognizer)
         self._backlog = Backlog.of(settings.recognizer)
@@ -102,7 +111,7 @@ class Pipeline:
         self.failure: BaseException | None = None
         """Why a thread died, if one did."""
         self._threads = [
-            threading.Thread(target=self._guard, args=(run,), name=name, daemon=True)
+            Thread(target=self._guard, args=(run,), name=name)
             for name, run in (("listening", self._listen), ("recognition", self._recognize))
         ]
 
@@ -164,6 +173,7 @@ class Pipeline:
             self._backlog.close()
             if run == self._recognize:
                 self._done.set()
+                self._when_done()
 
     def _fail(self, error: Exception) -> None:
         self.failure = self.failure or error
@@ -188,14 +198,26 @@ class Pipeline:
             life.end()
 
     def _recognize(self) -> None:
-        life = self._recognition_life
+        life, recognizing = self._recognition_life, self._recognizing
         life.begin()
-        while work := self._backlog.next_task(self._recognizing.progress):
-            length_s = work[2] / RATE_HZ
-            life.beat(max(RECOGNITION_S, RECOGNITION_FACTOR * length_s))
-            self._recognizing.do(*work)
-            life.rest()
+        while work := self._backlog.next_task(recognizing.progress):
+            if self._turns is None:
+                self._do(work)
+                continue
+            update = work[1] is Task.UPDATE
+            # Who has the turn shows life meanwhile, or does not.
+            with self._turns.take(urgent=not update):
+                # While a partial waited for its turn, more was said, or all.
+                latest = self._backlog.poll(recognizing.progress) if update else work
+                if latest:
+                    self._do(latest)
         life.end()
+
+    def _do(self, work: tuple[Segment, Task, int]) -> None:
+        length_s = work[2] / RATE_HZ
+        self._recognition_life.beat(max(RECOGNITION_S, RECOGNITION_FACTOR * length_s))
+        self._recognizing.do(*work)
+        self._recognition_life.rest()
 
     def _overdue_s(self) -> float:
         """For how long a segment has waited for its final."""

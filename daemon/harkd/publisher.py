@@ -41,6 +41,7 @@ from harkd.mqtt_connection import (
 )
 from harkd.mqtt_reports import BACKOFF_REFUSED_S, STEADY_S, Reports
 from harkd.outbox import Outbox
+from harkd.threads import Thread
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Publisher:
         self.connected = threading.Event()
         """Set while the broker has accepted us."""
         self._mqtt_life = LifeSign("mqtt", FOREIGN_S)
-        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._thread = Thread(target=self._run, name="mqtt")
 
     def listen(self, topics: Sequence[str], take: Callable[[Received], None]) -> None:
         """Subscribe to topics at each connect; to be called before `start`.

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -22,7 +22,8 @@ from msgspec import Meta
 
 from harkd.errors import SettingsError
 from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, read_password
-from harkd.settings_file import Entry, Fault, Keys, expand, find_file, read_file
+from harkd.settings_file import INPUTS, Entry, Fault, Keys, expand, find_file, read_file
+from harkd.settings_inputs import is_of_inputs, judged, twice
 from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "StateSettings",
     "VadSettings",
     "describe",
+    "each_input",
     "example_text",
     "find_file",
     "load",
@@ -199,6 +201,8 @@ class Settings:
     device_id: OptionalTopicLevel = ""
     """Name of this device in topics; empty for the host name, see `effective_device_id`."""
     audio: AudioSettings = field(default_factory=AudioSettings)
+    inputs: Mapping[str, AudioSettings] = field(default_factory=dict)
+    """Several microphones, each by its device id; empty for one, see `each_input`."""
     vad: VadSettings = field(default_factory=VadSettings)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     recognizer: RecognizerSettings = field(default_factory=RecognizerSettings)
@@ -258,7 +262,10 @@ def load_traced(
     origins: dict[Keys, Entry] = {}
     doubtful: set[Keys] = set()
     for keys, entry in [*in_file.items(), *in_environment.items()]:
-        if keys not in LEAVES:
+        if is_of_inputs(keys):
+            values[keys], words = judged(keys, entry, LEAVES)
+            origins[keys] = entry
+        elif keys not in LEAVES:
             words = unknown(keys, entry, LEAVES)
         else:
             values[keys], words = judge(LEAVES[keys], entry)
@@ -281,9 +288,15 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
     def of(section: str) -> dict[str, Any]:
         return {keys[1]: value for keys, value in values.items() if keys[:-1] == (section,)}
 
+    audio = of("audio")
+    inputs: dict[str, dict[str, Any]] = {}
+    for keys, value in values.items():
+        if is_of_inputs(keys) and len(keys) > 1:
+            inputs.setdefault(keys[1], {}).update({keys[2]: value} if len(keys) > 2 else {})
     return Settings(
         device_id=values.get(("device_id",), ""),
-        audio=AudioSettings(**of("audio")),
+        audio=AudioSettings(**audio),
+        inputs={name: AudioSettings(**{**audio, **own}) for name, own in inputs.items()},
         vad=VadSettings(**of("vad")),
         endpoint=EndpointSettings(**of("endpoint")),
         recognizer=RecognizerSettings(**of("recognizer")),
@@ -313,6 +326,17 @@ def _contradictions(
 
     for name, text, other in contradictions(settings.mqtt):
         report(f"mqtt.{name}", text, f"mqtt.{other}")
+
+    if settings.inputs:
+        report("device_id", f"each of the {INPUTS} has a name of its own; delete this one")
+        report("hermes.site_id", f"each of the {INPUTS} is a site by its name; delete this one")
+    sure = {
+        name: audio
+        for name, audio in settings.inputs.items()
+        if not any(keys[:2] == (INPUTS, name) for keys in doubtful)
+    }
+    for name, text in twice(sure):
+        report(f"{INPUTS}.{name}", text)
     return found
 
 
@@ -349,6 +373,28 @@ def silence_bounds_ms(endpoint: EndpointSettings) -> tuple[int, int]:
     if endpoint.adaptive:
         low, high = max(low, endpoint.min_silence_ms), min(high, endpoint.max_silence_ms)
     return max(low, endpoint.pause_ms), high
+
+
+def each_input(settings: Settings, environ: Mapping[str, str]) -> list[Settings]:
+    """Returns the settings of each microphone: those that were given, where there is one.
+
+    Of several, each is as a daemon of its own: its name is the device id, and the end of the client
+    id, and its state lies in a folder of its own.
+    """
+    if not settings.inputs:
+        return [settings]
+    folder = state_dir(settings.state, environ) / INPUTS
+    mqtt = settings.mqtt
+    return [
+        replace(
+            settings,
+            device_id=name,
+            audio=audio,
+            state=StateSettings(dir=str(folder / name)),
+            mqtt=replace(mqtt, client_id=mqtt.client_id and f"{mqtt.client_id}-{name}"),
+        )
+        for name, audio in settings.inputs.items()
+    ]
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,9 @@ SYSTEM_FILE: Final = Path("/etc/harkd/harkd.yaml")
 MAX_FILE_BYTES: Final = 256 * 1024
 """A settings file has some 10 kB; what is larger is something else."""
 
+INPUTS: Final = "inputs"
+"""The one section of sections: several microphones, each by its name."""
+
 Keys = tuple[str, ...]
 """A path in the settings: ``("mqtt", "port")`` is written ``mqtt.port``."""
 
@@ -176,7 +179,9 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 
 def read_file(path: Path, faults: list[Fault]) -> dict[Keys, Entry]:
-    """Reads sections and values, two levels deep; what cannot be read is added to `faults`.
+    """Reads sections and values, two levels deep, in `INPUTS` three.
+
+    What cannot be read is added to `faults`.
 
     Raises:
         SettingsError: As `read_small`.
@@ -276,7 +281,7 @@ def _read_section(
             continue
         value, raw = _read_value(node)
         entries[keys] = Entry(place=place, name=name, value=value, raw=raw)
-        if isinstance(node, yaml.MappingNode) and not above:
+        if isinstance(node, yaml.MappingNode) and (not above or above == (INPUTS,)):
             _read_section(path, node, keys, entries, faults)
 
 

@@ -17,6 +17,7 @@ from msgspec import inspect
 
 from harkd.settings_file import (
     ENVIRONMENT,
+    INPUTS,
     Entry,
     Fault,
     Keys,
@@ -56,6 +57,8 @@ def leaves_of(section: type, above: Keys = ()) -> dict[Keys, Leaf]:
         keys = (*above, entry.name)
         if isinstance(entry.type, inspect.DataclassType):
             leaves |= leaves_of(entry.type.cls, keys)
+            continue
+        if isinstance(entry.type, inspect.DictType):  # see `settings_inputs`
             continue
         bare, words, extra = entry.type, "", {}
         if isinstance(bare, inspect.Metadata):
@@ -236,6 +239,8 @@ def read_environment(
             known = [one.removeprefix("HARKD_") for one in [*options, *sorted(RESERVED)]]
             near = difflib.get_close_matches(name.removeprefix("HARKD_").upper(), known, 1)
             words = f"did you mean HARKD_{near[0]}?" if near else "unset it"
+            if name.upper().startswith(f"HARKD_{INPUTS.upper()}"):
+                words = "inputs can be set in the settings file only"
             faults.append(Fault(place=ENVIRONMENT, name=name, text=f"unknown variable; {words}"))
     return entries, faults
 

@@ -12,7 +12,7 @@ from harkd import app
 from harkd import cli as cli_module
 from harkd.app import RunOptions
 from harkd.cli import cli
-from harkd.errors import SettingsError
+from harkd.errors import AudioError, SettingsError
 from harkd.settings import Settings
 from harkd.stopper import Stopper
 
@@ -78,3 +78,30 @@ def test_the_environment_is_read_again_too_and_verbose_stays_verbose(
     monkeypatch.setenv("HARKD_ENDPOINT__SILENCE_MS", "700")
     again = reread()
     assert (again.log.level, again.endpoint.silence_ms) == ("debug", 700)
+
+
+TWO = "inputs: {kitchen: {device: a}, bath: {device: b}}\n"
+
+
+def test_one_of_several_inputs_can_be_run(
+    run: Callable[..., tuple[Settings, Reread]], tmp_path: Path
+) -> None:
+    file = tmp_path / "harkd.yaml"
+    file.write_text(TWO)
+    settings, reread = run("--config", str(file))
+    both = app.chosen_inputs(settings, RunOptions())
+    assert [one.device_id for one in both] == ["kitchen", "bath"]
+    (bath,) = app.chosen_inputs(settings, RunOptions(source="-", only="bath"))
+    assert bath.audio.device == "b"
+    with pytest.raises(AudioError, match=r"there are 2 inputs\. Choose one: --input kitchen"):
+        app.chosen_inputs(settings, RunOptions(source="-"))
+    with pytest.raises(SettingsError, match="there are: kitchen, bath"):
+        app.chosen_inputs(settings, RunOptions(only="hall"))
+
+    again = app.rereader(reread, bath)
+    file.write_text(TWO.replace("device: b", "device: c") + "vad: {aggressiveness: 1}\n")
+    assert (again().audio.device, again().vad.aggressiveness) == ("c", 1)
+    for without in ("inputs: {kitchen: {device: a}}\n", ""):
+        file.write_text(without)
+        with pytest.raises(SettingsError, match="no input bath any more"):
+            again()

@@ -37,7 +37,7 @@ from harkd.doctor_check import Check, Status
 from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError, ModelMissingError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
-from harkd.settings import ModelsSettings, RecognizerSettings, Settings
+from harkd.settings import AudioSettings, ModelsSettings, RecognizerSettings, Settings
 
 NOBODY = 65534
 
@@ -525,3 +525,17 @@ def test_the_command_fails_only_if_a_check_fails(
     assert json.loads(done.output) == [
         {"name": "clock", "status": status, "what": "what it is", "mend": "what to do"}
     ]
+
+
+def test_each_of_several_inputs_is_looked_at_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(settings: Settings) -> Iterator[Check]:
+        if settings.audio.device == "b":
+            raise AudioError("it is gone", "plug it in")
+        yield Check("microphone", Status.OK, settings.audio.device)
+
+    for name in ("system", "clock", "sound", "model", "broker"):
+        monkeypatch.setattr(doctor, f"check_{name}", lambda _: iter([]))
+    monkeypatch.setattr(doctor, "check_microphone", check)
+    inputs = {"kitchen": AudioSettings(device="a"), "bath": AudioSettings(device="b")}
+    found = [check.what for check in examine(Settings(inputs=inputs))]
+    assert found == ["kitchen: a", "bath: it is gone"]

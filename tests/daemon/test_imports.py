@@ -22,6 +22,7 @@ LAYERS = [
         "settings",
         "settings_file",
         "settings_leaf",
+        "settings_inputs",
         "mqtt_settings",
         "mqtt_address",
         "doctor_check",
@@ -39,6 +40,8 @@ LAYERS = [
         "stability",
         "endpointing",
         "logs",
+        "threads",
+        "turns",
         "stopper",
         "transcript_formats",
         "interruption",
@@ -77,7 +80,8 @@ LAYERS = [
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot"},
-    {"app", "instruments", "mqtt_side", "doctor", "doctor_broker", "doctor_speed", "bench_run"},
+    {"app", "inputs", "instruments", "mqtt_side", "bench_run"}
+    | {"doctor", "doctor_broker", "doctor_speed"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_status", "__main__"},
 ]

@@ -17,9 +17,11 @@ from harkd.errors import SettingsError
 from harkd.settings import (
     LEAVES,
     MASK,
+    AudioSettings,
     MqttSettings,
     Settings,
     describe,
+    each_input,
     example_text,
     find_file,
     load,
@@ -841,3 +843,72 @@ def test_the_reference_explains_each_option_with_its_range(leaf: Leaf) -> None:
 
 def test_the_reference_fits_a_screen() -> None:
     assert max(map(len, example_text().splitlines())) <= 100
+
+
+# Several microphones
+
+
+def test_inputs_have_the_options_of_audio_and_what_is_left_out_is_as_there(write: Write) -> None:
+    path = write("""
+audio: {stall_s: 3, device: Jabra}
+inputs:
+  kitchen: {device: USB, channel: 2}
+  bath:
+mqtt: {client_id: me}
+""")
+    loaded = load(path, {"HARKD_AUDIO__BLOCK_MS": "20", "HARKD_STATE__DIR": "/s"})
+    assert loaded.inputs == {
+        "kitchen": AudioSettings(device="USB", channel=2, stall_s=3.0, block_ms=20),
+        "bath": AudioSettings(device="Jabra", stall_s=3.0, block_ms=20),
+    }
+    kitchen, bath = each_input(loaded, {})
+    assert (kitchen.effective_device_id, kitchen.audio) == ("kitchen", loaded.inputs["kitchen"])
+    assert (kitchen.effective_client_id, bath.effective_client_id) == ("me-kitchen", "me-bath")
+    assert (kitchen.effective_site_id, bath.effective_site_id) == ("kitchen", "bath")
+    assert state_dir(bath.state, {}) == Path("/s/inputs/bath")
+    assert kitchen.vad == loaded.vad
+
+
+def test_without_inputs_there_is_one_and_it_is_the_whole(write: Write) -> None:
+    loaded = load(write("device_id: hall\n"), {})
+    assert each_input(loaded, {}) == [loaded]
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("inputs: [kitchen, bath]", ["1: inputs: is a section; write each input's name"]),
+        ("inputs: {kitchen: mic}", ["1: inputs.kitchen: is an input's name; write its options"]),
+        ("inputs: {device: mic}", ["1: inputs.device: stands where an input's name belongs"]),
+        ("inputs: {a/b: {}}", ['1: inputs.a/b: "a/b" cannot be in a topic']),
+        (
+            "inputs:\n  a: {devise: x, channel: 0}",
+            [
+                '2: inputs.a.devise: unknown key; did you mean "device"?',
+                "2: inputs.a.channel: 0 is not allowed (mix or 1…64)",
+            ],
+        ),
+        ("inputs: {a: , b: {channel: 2}, c: }", ["1: inputs.c: hears the same as inputs.a"]),
+        ("inputs: {a: {channel: 65}, b: }", ["1: inputs.a.channel: 65 is not allowed"]),
+        ("device_id: x\ninputs: {a: }", ["1: device_id: each of the inputs has a name of its own"]),
+        (
+            "hermes: {site_id: x}\ninputs: {a: }",
+            ["1: hermes.site_id: each of the inputs is a site"],
+        ),
+        ("inputs: {a: {}, a: {}}", ["1: inputs.a: is set twice, first in line 1"]),
+    ],
+)
+def test_a_fault_of_the_inputs_is_told_with_its_mend(
+    write: Write, text: str, faults: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(write(text + "\n"), {})
+    lines = caught.value.message.splitlines()
+    assert len(lines) == len(faults)
+    for line, fault in zip(lines, faults, strict=True):
+        assert fault in line
+
+
+def test_inputs_are_not_read_from_the_environment() -> None:
+    with pytest.raises(SettingsError, match="can be set in the settings file only"):
+        load(None, {"HARKD_INPUTS__KITCHEN__DEVICE": "x"})
