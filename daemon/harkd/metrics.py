@@ -70,12 +70,12 @@ def gauges(each: InputFigures) -> Iterator[tuple[str, str, float | None]]:
     signal, outbox = each.signal, each.outbox
     up = each.state.state in HEARING
     yield "microphone_up", "1 while audio comes; 0 without a microphone, and muted.", up
-    yield "level_dbfs", "RMS of the last second.", signal and signal.level_dbfs
-    yield "peak_dbfs", "Largest sample of the last second.", signal and signal.peak_dbfs
-    offset = signal and signal.dc_offset
+    yield "level_dbfs", "RMS of the last second.", signal.level_dbfs if signal else None
+    yield "peak_dbfs", "Largest sample of the last second.", signal.peak_dbfs if signal else None
+    offset = signal.dc_offset if signal else None
     yield "dc_offset", "Mean of the last 10 s, as share of full scale.", offset
-    yield "zeros_seconds", "Nothing but zeros for so long.", signal and signal.zeros_s
-    lag = signal and signal.lag_s
+    yield "zeros_seconds", "Nothing but zeros for so long.", signal.zeros_s if signal else None
+    lag = signal.lag_s if signal else None
     yield "audio_lag_seconds", "How late the last block was taken.", lag
     yield "outbox_waiting", "Finals that the broker has not taken.", outbox.waiting
     age_s = outbox.oldest_age_s or 0.0

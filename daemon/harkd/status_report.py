@@ -143,7 +143,8 @@ def input_report(
     if told is None and topics.get("availability") == "offline":
         word = "offline"
     health = topics.get("health")
-    figures = recognition(told or health) if told or isinstance(health, dict) else ()
+    known = told or (health if isinstance(health, dict) else None)
+    figures = recognition(known) if known else ()
     signal = (told or {}).get("signal") or {}
     where = str(shown.get("audio_device", ""))
     rate_hz = shown.get("device_rate_hz")
