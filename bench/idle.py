@@ -56,7 +56,7 @@ def measure(
     (folder / "pulse").mkdir()
     (folder / "mosquitto").mkdir()
     with PulseServer(folder / "pulse") as pulse, Mosquitto(folder / "mosquitto") as broker:
-        # A null sink's silence is all zero, as no microphone's is.
+        # A null sink's silence is all zeros, which would be taken for a muted microphone.
         env = {**pulse.env, "HARKD_DEVICE_ID": "bench", "HARKD_AUDIO__ZEROS_S": "0"}
         if "HARKD_MODELS" in os.environ:
             env["HARKD_MODELS"] = os.environ["HARKD_MODELS"]

@@ -80,21 +80,31 @@ class AlsaMic:
         loop: bool = False,
     ) -> None:
         self.folder = folder
+        self._plugin = plugin
+        self._wav = wav
+        self._loop = loop
         self.rate_hz = rate_hz
         self.channels = channels
-        self.description = f"Test {rate_hz // 1000}k {'stereo' if channels == 2 else 'mono'} mic"
         self._control = folder / "control"
         self._started = folder / "control.started"
         self._conf = folder / "asound.conf"
-        sound = folder / "sound.raw"
-        sound.write_bytes(read_pcm(wav, rate_hz, channels).tobytes())
+        self._write()
+
+    @property
+    def description(self) -> str:
+        """What ALSA calls it."""
+        return f"Test {self.rate_hz // 1000}k {'stereo' if self.channels == 2 else 'mono'} mic"
+
+    def _write(self) -> None:
+        sound = self.folder / f"sound-{self.rate_hz}-{self.channels}.raw"
+        sound.write_bytes(read_pcm(self._wav, self.rate_hz, self.channels).tobytes())
         self._conf.write_text(
             ASOUND_CONF.format(
-                plugin=plugin,
+                plugin=self._plugin,
                 sound=sound,
-                rate_hz=rate_hz,
-                channels=channels,
-                loop=int(loop),
+                rate_hz=self.rate_hz,
+                channels=self.channels,
+                loop=int(self._loop),
                 control=self._control,
                 description=self.description,
             )
@@ -152,6 +162,19 @@ class AlsaMic:
     def xrun(self) -> int:
         """Reports one overrun; `resume` before the next one."""
         return self._set("xrun")
+
+    def busy(self) -> int:
+        """Lets nobody open it, as where another program has it; `unplug` throws out who has it."""
+        return self._set("busy")
+
+    def deny(self) -> int:
+        """Lets nobody open it for want of rights."""
+        return self._set("deny")
+
+    def change_format(self, rate_hz: int, channels: int) -> None:
+        """Gives it another rate and channel count, for whoever opens it next."""
+        self.rate_hz, self.channels = rate_hz, channels
+        self._write()
 
     def resume(self) -> int:
         """Undoes any of the others."""

@@ -245,10 +245,13 @@ class PulseServer(Server):
             "load-module", "module-null-sink", WARM, f"sink_name={name}"
         )
 
-    def add_source(self, name: str) -> None:
-        """Adds a source called `name` that hears what `mic` plays, as a second microphone would."""
+    def add_source(self, name: str, master: str = "mic.monitor") -> None:
+        """Adds a source called `name` that hears what `mic` plays, as a second microphone would.
+
+        `master` names the source that it hears instead.
+        """
         self._modules[name] = self.pactl(
-            "load-module", "module-remap-source", "master=mic.monitor", f"source_name={name}"
+            "load-module", "module-remap-source", f"master={master}", f"source_name={name}"
         )
 
     def remove(self, name: str) -> None:

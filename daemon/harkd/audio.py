@@ -27,6 +27,9 @@ from harkd.errors import AudioError, AudioFileError
 RATE_HZ = 16000
 """The rate that the segmenter and the recognizers work at."""
 
+SOME_ZEROS = bytes(16)
+"""Hardly any audio begins with so many, so that hardly any block is looked at as a whole."""
+
 Int16 = NDArray[np.int16]
 
 
@@ -148,7 +151,7 @@ class MonoConverter:
         Of the device's own samples: what is quieter than a step at 16 kHz may be a quiet room.
         """
         if self._channel is None:
-            return pcm == bytes(len(pcm))
+            return pcm.startswith(SOME_ZEROS) and pcm == bytes(len(pcm))
         frames = np.frombuffer(pcm, "<i2").reshape(-1, self._channels)  # (frames, channels)
         return not frames[:, self._channel].any()
 

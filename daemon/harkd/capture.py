@@ -28,15 +28,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harkd.alsa_open import why_not
-from harkd.sound_server import (
-    OwnRecording,
-    barred_device,
-    fingerprint,
-    mark_own,
-    server_fault,
-    wait_for_change,
+from harkd.capture_choice import choose_device, formats_to_try, is_monitor
+from harkd.capture_errors import (
+    ABSENT,
+    NO_MICROPHONE_LEFT,
+    CaptureError,
+    explain,
+    explain_absence,
 )
+from harkd.sound_server import OwnRecording, fingerprint, mark_own, wait_for_change
 
 HEADER = struct.Struct("<4sBBHIq")
 """Record header: MAGIC, kind, flags, 0, payload bytes, stamp (CLOCK_MONOTONIC, nanoseconds)."""
@@ -45,28 +45,11 @@ KIND_OPENED, KIND_AUDIO, KIND_ERROR, KIND_SOURCE = 1, 2, 3, 4
 FLAG_OVERFLOW = 1
 """Samples were lost before this block, in the driver or because the pipe was full."""
 
-WANTED_RATE_HZ = 16000
-FALLBACK_RATES_HZ = (48000, 44100, 32000, 96000, 8000)
-MAX_REAL_CHANNELS = 16
-"""Sound servers offer 32 or more channels for any source; above this a count says nothing."""
 QUEUE_BLOCKS = 400
 PULSE_S = 3.0
 """How long a sound server may take to list its sources."""
 NAMED_S = 0.5
 """How long OPENED waits for the source's real name; audio waits meanwhile, and is not lost."""
-ABSENT = frozenset({"no_device", "no_such_device", "server"})
-"""Kinds of errors that end when something is plugged in, or started."""
-
-PA_INVALID_RATE, PA_INVALID_CHANNELS, PA_UNAVAILABLE, PA_HOST_ERROR = -9997, -9998, -9985, -9999
-ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV, ALSA_ECONNREFUSED = -13, -16, -19, -111
-
-
-class CaptureError(Exception):
-    """Capture cannot start. `kind` is one word for programs, the message is for people."""
-
-    def __init__(self, kind: str, message: str, mend: str = "", **more: Any) -> None:
-        super().__init__(message)
-        self.report = {"kind": kind, "message": message, "mend": mend, **more}
 
 
 def import_portaudio() -> Any:
@@ -139,187 +122,6 @@ def ask_pulse() -> list[dict[str, Any]]:
             ]
     except pulsectl.PulseError:
         return []
-
-
-def choose_device(
-    wanted: str,
-    devices: Sequence[dict[str, Any]],
-    sources: Callable[[], Sequence[dict[str, Any]]],
-    default_index: int,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Find the one device that `wanted` means, and the PulseAudio source behind it, if named.
-
-    `wanted` is ``default``, an index, a PulseAudio source's exact name, or a part of a device's
-    or a source's description (case does not matter; an exact name wins over a part).
-    """
-    if not devices:
-        raise CaptureError(
-            "no_device",
-            "no microphone found: PortAudio lists no input device",
-            "plug one in; `harkd doctor` looks at permissions and the sound server",
-        )
-    if wanted == "default":
-        chosen = next((d for d in devices if d["index"] == default_index), None)
-        return chosen or devices[0], None
-    if wanted.isdecimal():
-        return device_at(int(wanted), devices), None
-    return device_named(wanted, devices, sources)
-
-
-def device_at(index: int, devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the input device with PortAudio's index."""
-    for device in devices:
-        if device["index"] == index:
-            return device
-    raise CaptureError(
-        "no_such_device",
-        f"no input device has the index {index}",
-        "`harkd devices` lists them; a name is steadier than an index",
-    )
-
-
-def device_named(
-    wanted: str,
-    devices: Sequence[dict[str, Any]],
-    sources: Callable[[], Sequence[dict[str, Any]]],
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Find the one device or PulseAudio source with this name, or with this in its name."""
-    lowered = wanted.lower()
-    if len(exact := [d for d in devices if d["name"].lower() == lowered]) == 1:
-        return exact[0], None
-    known = list(sources())
-    if named := next((s for s in known if s["name"] == wanted), None):
-        return pulse_device(devices), named
-    matches = [d for d in devices if lowered in d["name"].lower()]
-    if len(matches) == 1:
-        return matches[0], None
-    if not matches:
-        described = ((s, f"{s['name']} {s['description']}".lower()) for s in known)
-        matches = [source for source, text in described if lowered in text]
-        # A headset's loudspeaker has a monitor with the same name in it.
-        matches = [s for s in matches if not is_monitor(s["name"])] or matches
-        if len(matches) == 1:
-            return pulse_device(devices), matches[0]
-    if matches:
-        raise CaptureError(
-            "ambiguous",
-            f'audio.device "{wanted}" matches {len(matches)} devices: {listed(matches)}',
-            "give more of the name in audio.device",
-        )
-    raise CaptureError(
-        "no_such_device",
-        f'no microphone matches audio.device "{wanted}"; there are {listed([*devices, *known])}',
-        "plug it in, or set audio.device to one of these (`harkd devices`)",
-    )
-
-
-def listed(named: Sequence[dict[str, Any]]) -> str:
-    """Return names in quotation marks."""
-    return ", ".join(f'"{each["name"]}"' for each in named)
-
-
-def is_monitor(name: str) -> bool:
-    """Tell whether a PulseAudio source is what a loudspeaker plays."""
-    return name.endswith(".monitor")
-
-
-def pulse_device(devices: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the PortAudio device that leads to PulseAudio."""
-    for name in ("pulse", "default"):
-        for device in devices:
-            if device["name"] == name:
-                return device
-    raise CaptureError(
-        "no_device",
-        "ALSA has no way to PulseAudio on this machine",
-        "install it: sudo apt install libasound2-plugins",
-    )
-
-
-def formats_to_try(
-    device: dict[str, Any], source: dict[str, Any] | None, channel: str
-) -> list[tuple[int, int]]:
-    """Return (rate_hz, channels) in the order in which they are worth trying: 16 kHz first."""
-    most = source["channels"] if source else device["max_channels"]
-    real = most <= MAX_REAL_CHANNELS
-    if channel == "mix":
-        # A sound server mixes to mono by itself. PortAudio, asked for fewer channels than a bare
-        # device has, hands on the first ones instead: with a microphone on the right, silence.
-        mono_is_mixed = source is not None or not real
-        counts = [1, most if real else 2] if mono_is_mixed else [most, 1]
-    else:
-        number = int(channel)
-        if number > most:
-            raise CaptureError(
-                "no_such_channel",
-                f'audio.channel is {number}, but "{device["name"]}" has {most}',
-                f"set audio.channel to 1…{most} or mix",
-            )
-        # All channels first: a converting layer asked for one channel might mix them.
-        counts = [most if real else number, number]
-    rates = [WANTED_RATE_HZ, device["default_rate_hz"], *FALLBACK_RATES_HZ]
-    return list(dict.fromkeys((rate, count) for rate in rates for count in counts))
-
-
-def explain(error: Any, device: str) -> CaptureError:
-    """Turn a PortAudioError into words; `error.args` is (text, code, (api, alsa code, text))."""
-    code = error.args[1] if len(error.args) > 1 else 0
-    host = error.args[2] if len(error.args) > 2 else (0, 0, "")
-    alsa = host[1] if isinstance(host, tuple) and len(host) > 1 else 0
-    text = str(error.args[0]) if error.args else str(error)
-    if alsa == ALSA_EACCES:
-        return barred(device)
-    if code == PA_UNAVAILABLE or alsa == ALSA_EBUSY:
-        return busy(device)
-    if alsa == ALSA_ECONNREFUSED:
-        return CaptureError(
-            "server",
-            f'the sound server behind "{device}" does not answer',
-            "start it: systemctl --user start pipewire-pulse, or pulseaudio --start",
-        )
-    if alsa == ALSA_ENODEV:
-        return CaptureError("unplugged", f'"{device}" is not there any more', "plug it in again")
-    return CaptureError(
-        "unknown", f'"{device}" cannot be opened ({text})', "`harkd doctor` looks closer"
-    )
-
-
-def barred(device: str) -> CaptureError:
-    """Return the error of a device that this user may not open."""
-    return CaptureError(
-        "permission",
-        f'no permission to open "{device}"',
-        "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
-    )
-
-
-def busy(device: str) -> CaptureError:
-    """Return the error of a device that another program has."""
-    return CaptureError(
-        "busy",
-        f'"{device}" is in use by another program',
-        "close that program, or share the microphone through PulseAudio or PipeWire",
-    )
-
-
-def explain_absence(error: CaptureError, wanted: str, *, server: bool) -> CaptureError:
-    """Return why a device is not in PortAudio's list, where more is known than that.
-
-    Args:
-        error: What the list alone says.
-        wanted: The device that is wanted.
-        server: Whether the sound server was there before.
-    """
-    if error.report["kind"] not in ABSENT:
-        return error
-    name, code = why_not(wanted)
-    if name:
-        return busy(name) if code == -ALSA_EBUSY else barred(name)
-    if fault := server_fault(os.environ, expected=server):
-        return CaptureError(*fault)
-    if error.report["kind"] == "no_device" and (node := barred_device()):
-        return barred(str(node))
-    return error
 
 
 def open_first(
@@ -414,7 +216,7 @@ class Capture:
         if source is None:
             sources = self._sources()
             if sources and all(source["monitor"] for source in sources):
-                raise no_microphone_left(sources)
+                raise CaptureError("no_device", NO_MICROPHONE_LEFT, "plug one in")
         elif is_monitor(source["name"]) and source["name"] != wanted:
             raise CaptureError(
                 "no_such_device",
@@ -477,16 +279,6 @@ class Capture:
             self._blocks.put((bytes(data), flags, now_ns - int(lag_s * 1e9)))
 
         return on_block
-
-
-def no_microphone_left(sources: Sequence[dict[str, Any]]) -> CaptureError:
-    """Return the error of a sound server that has monitors of loudspeakers alone."""
-    return CaptureError(
-        "no_device",
-        f"no microphone is left: the sound server has only what loudspeakers play, "
-        f"{listed(sources)}",
-        "plug one in",
-    )
 
 
 def exit_with_parent() -> None:

@@ -11,15 +11,9 @@ import os
 import sys
 from typing import Any
 
-from harkd.capture import (
-    MAX_REAL_CHANNELS,
-    WANTED_RATE_HZ,
-    CaptureError,
-    explain,
-    import_portaudio,
-    input_devices,
-    pulse_sources,
-)
+from harkd.capture import import_portaudio, input_devices, pulse_sources
+from harkd.capture_choice import MAX_REAL_CHANNELS, WANTED_RATE_HZ
+from harkd.capture_errors import CaptureError, explain
 
 PROBED_RATES_HZ = (WANTED_RATE_HZ, 44100, 48000)
 

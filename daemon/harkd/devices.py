@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
 from harkd.errors import AudioError
 from harkd.microphone import Microphone
 from harkd.settings import AudioSettings
+from harkd.signal_level import decibels
 
 PROBE_S = 30.0
-SILENT_DB = -120.0
 
 
 def list_devices(*, probe: bool) -> dict[str, Any]:
@@ -76,18 +75,13 @@ def level_of(samples: np.ndarray[Any, np.dtype[np.int16]]) -> Level:
     )
 
 
-def decibels(amplitude: float) -> float:
-    """Return 20·log10, but not below `SILENT_DB`."""
-    return max(SILENT_DB, 20 * math.log10(amplitude)) if amplitude > 0 else SILENT_DB
-
-
 def listen(settings: AudioSettings, seconds: float) -> Iterator[SourceOpened | Level]:
     """Open the microphone and yield `SourceOpened`, then a level ten times a second.
 
     Raises:
         AudioError: It does not open, or stops.
     """
-    microphone = Microphone(settings)
+    microphone = Microphone(replace(settings, zeros_s=0))  # zeros are a level, too
     deadline = time.monotonic() + seconds
     pieces: list[np.ndarray[Any, np.dtype[np.int16]]] = []
     events = microphone.events()

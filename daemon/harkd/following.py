@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harkd.audio import SourceLost
+from harkd.capture_errors import NO_MICROPHONE_LEFT
 
 MOVED = "moved"
 
@@ -56,11 +57,7 @@ class Following:
             self.no_monitor = self._named
         elif self._had_microphone and not report["microphones"] and name != wanted:
             self.no_monitor = True
-            return SourceLost(
-                "no_device",
-                f'no microphone is left: the sound server gives what a loudspeaker plays ("{name}")'
-                "; plug one in",
-            )
+            return SourceLost("no_device", f"{NO_MICROPHONE_LEFT}; plug one in")
         self._moved = None
         return None
 

@@ -157,6 +157,7 @@ class Input:
             capture=self._meters[1].figures(microphone.pid if microphone else 0),
             outbox=side.publisher.outbox_facts(),
             connections=side.publisher.connections,
+            signal=self.pipeline.signal(),
         )
 
     def fail(self, reason: str) -> None:

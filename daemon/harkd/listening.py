@@ -25,7 +25,7 @@ from harkd.audio import (
 )
 from harkd.counters import Counters
 from harkd.events import Event, Rejected, RejectReason, State, StateChanged
-from harkd.overruns import Overruns
+from harkd.overruns import LATE_S, Overruns
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
     Cause,
@@ -181,7 +181,7 @@ class Listening:
             voiced_frames=self._segmenter.voiced_frames - voiced_before,
         ):
             self._advice.look(self.signal, self._opened.source)
-        if not self._may_wait:
+        if (block.gap or lag_s > LATE_S or self._overruns.open) and not self._may_wait:
             self._overruns.note(self._time.monotonic_ns() / 1e9, gap=block.gap, lag_s=lag_s)
         with self._backlog.changed:
             if self._current and self._feed(self._current, self._segmenter.position):

@@ -82,6 +82,42 @@ class OutboxFigures(Protocol):
         """What is wrong with the disk and how to mend it; empty where nothing is."""
 
 
+class SignalLike(Protocol):
+    """What the signal is like; see `harkd.signal_level`."""
+
+    @property
+    def level_dbfs(self) -> float:
+        """RMS of the last second."""
+
+    @property
+    def peak_dbfs(self) -> float:
+        """Largest sample of the last second."""
+
+    @property
+    def dc_offset(self) -> float:
+        """Mean of the last 10 s, as share of full scale."""
+
+    @property
+    def clipped_samples(self) -> int:
+        """Samples at full scale since the start."""
+
+    @property
+    def zeros_s(self) -> float:
+        """Seconds of nothing but zeros up to now."""
+
+    @property
+    def voiced_frames(self) -> int:
+        """Frames that were taken for speech."""
+
+    @property
+    def frames(self) -> int:
+        """Frames since the start."""
+
+    @property
+    def lag_s(self) -> float:
+        """How far the last block was behind its capture time."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
     """What a process uses."""
@@ -114,6 +150,8 @@ class Health:
     """Finals on their way; None where that is not known."""
     connections: int
     """How often the broker has accepted us."""
+    signal: SignalLike | None = None
+    """What the signal is like; None where that is not known."""
 
 
 def utc(moment: datetime) -> str:
@@ -204,19 +242,32 @@ def rejected(about: About, event: Rejected) -> Message:
     return Message(about.topic("transcript/rejected"), msgspec.json.encode(payload), 0)
 
 
+def voiced_share(signal: SignalLike | None) -> float | None:
+    """Return which share of the audio is speech; None before the first."""
+    return round(signal.voiced_frames / signal.frames, 3) if signal and signal.frames else None
+
+
 def health(about: About, figures: Health) -> Message:
     """Return the retained `health`."""
-    counted, daemon, capture, outbox = (
+    counted, daemon, capture, outbox, signal = (
         figures.counted,
         figures.daemon,
         figures.capture,
         figures.outbox,
+        figures.signal,
     )
     payload = {
         "uptime_s": round(figures.uptime_s),
         "audio_s": round(counted.samples / RATE_HZ, 1),
         "gaps": counted.gaps,
         "losses": counted.losses,
+        "level_dbfs": signal and round(signal.level_dbfs, 1),
+        "peak_dbfs": signal and round(signal.peak_dbfs, 1),
+        "dc_offset": signal and round(signal.dc_offset, 4),
+        "clipped_samples": signal and signal.clipped_samples,
+        "zeros_s": signal and round(signal.zeros_s, 1),
+        "vad_ratio": voiced_share(signal),
+        "lag_s": signal and round(signal.lag_s, 2),
         "captures": figures.captures,
         "segments": counted.segments,
         "partials": counted.partials,

@@ -17,20 +17,19 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from typing import Any
 
 from harkd import all_zero, capture
 from harkd.all_zero import ZeroSpell
 from harkd.audio import (
     AudioBlock,
-    MonoConverter,
     SourceEvent,
     SourceLost,
     SourceMuted,
-    SourceOpened,
     Waker,
 )
+from harkd.capture_errors import ABSENT
 from harkd.capture_process import CaptureProcess
+from harkd.capture_stream import Stream, lost_by
 from harkd.following import Following
 from harkd.settings import AudioSettings
 
@@ -85,6 +84,7 @@ class Microphone:
         self._muted = muted
         self._zeros = ZeroSpell(settings.zeros_s)
         self._following = Following(settings.device, settings.follow)
+        self._told_zero: SourceLost | None = None
         self._replacing = False
         self._waiting: CaptureProcess | None = None
         self.starts = 0
@@ -225,21 +225,30 @@ class Microphone:
                 if kind == capture.KIND_ERROR:
                     yield self._refused(process, payload)
                     return
-                if kind == capture.KIND_OPENED:
-                    stream = Stream(json.loads(payload), str(self._settings.channel))
-                    deadline = self._monotonic() + wait_s
-                elif kind == capture.KIND_AUDIO and stream:
+                if kind == capture.KIND_AUDIO and stream:
+                    if change := self._watch_zeros(stream, payload):
+                        yield change
+                    yield stream.block(flags, stamp_ns, payload, self._zeros.seconds)
                     wait_s = self._settings.stall_s
-                    deadline = self._monotonic() + wait_s
-                if stream:
-                    yield from self._follow(stream, kind, flags, stamp_ns, payload)
-            if self._is_worth_replacing(stream):
+                else:
+                    stream = self._described(stream, kind, payload)
+                    if change := self._place(stream):
+                        yield change
+                deadline = self._monotonic() + wait_s
+            if self._zeros.told and self._is_worth_replacing(stream):
                 return
+
+    def _described(self, stream: Stream | None, kind: int, payload: bytes) -> Stream:
+        """Return the stream with what an OPENED or a SOURCE record says."""
+        if kind == capture.KIND_SOURCE and stream:
+            stream.report = json.loads(payload)
+            return stream
+        return Stream(json.loads(payload), str(self._settings.channel))
 
     def _refused(self, process: CaptureProcess, payload: bytes) -> SourceLost:
         """Return why a process cannot open anything; it may be kept, to tell when it can."""
         lost = lost_by(json.loads(payload))
-        if lost.kind in capture.ABSENT:
+        if lost.kind in ABSENT:
             self._waiting = process  # it has nothing open, and ends on a change
         return lost
 
@@ -251,42 +260,35 @@ class Microphone:
         self._replacing = True
         return True
 
-    def _follow(
-        self, stream: Stream, kind: int, flags: int, stamp_ns: int, payload: bytes
-    ) -> Iterator[SourceEvent]:
-        """Yield what a record of an open stream means."""
-        if kind == capture.KIND_AUDIO:
-            yield from self._hear(stream, payload, flags, stamp_ns)
-            return
-        if kind == capture.KIND_SOURCE:
-            stream.report = json.loads(payload)
-        yield from self._place(stream)
-
-    def _place(self, stream: Stream) -> Iterator[SourceEvent]:
-        """Yield what the place that a stream has now means; nothing where it is as it was."""
+    def _place(self, stream: Stream) -> SourceEvent | None:
+        """Return what the place that a stream has now means; None where it is as it was."""
         if lost := self._following.judge(stream.wanted, stream.report):
-            yield lost
-        elif self._zeros.told:
-            yield stream.all_zero  # the reason may be another
-        elif (opened := stream.opened) != stream.told:
-            stream.told = opened
-            yield opened
+            return lost
+        if self._zeros.told:
+            if (zero := stream.all_zero) == self._told_zero:
+                return None
+            self._told_zero = zero  # somebody muted it meanwhile, say
+            return zero
+        if (opened := stream.opened) == stream.told:
+            return None
+        stream.told = opened
+        return opened
 
-    def _hear(
-        self, stream: Stream, payload: bytes, flags: int, stamp_ns: int
-    ) -> Iterator[SourceEvent]:
-        """Yield a block of audio, after what its being zero, or not any more, means."""
+    def _watch_zeros(self, stream: Stream, payload: bytes) -> SourceEvent | None:
+        """Return what it means that a block is all zero, or not any more."""
         zeros = self._zeros
+        zero = stream.converter.is_zero(payload)
+        if not zero and not zeros.seconds:
+            return None
         was_told = zeros.told
-        zeros.add(stream.converter.seconds(payload), zero=stream.converter.is_zero(payload))
-        if zeros.told and not was_told:
-            yield stream.all_zero
-        elif was_told and not zeros.told:
-            stream.told = stream.opened
-            yield stream.told
-        mono, behind_s = stream.converter.convert(payload)
-        gap = bool(flags & capture.FLAG_OVERFLOW)
-        yield AudioBlock(mono, stamp_ns - int(behind_s * 1e9), gap, zeros.seconds)
+        zeros.add(stream.converter.seconds(payload), zero=zero)
+        if zeros.told == was_told:
+            return None
+        if zeros.told:
+            self._told_zero = stream.all_zero
+            return self._told_zero
+        stream.told = stream.opened
+        return stream.told
 
     def _ready(self, process: CaptureProcess, deadline: float) -> Ready:
         """Wait for records, for `close()`, `mute()` or the deadline; take stderr in between."""
@@ -312,44 +314,7 @@ class Microphone:
                 return Ready.LATE
 
 
-class Stream:
-    """What a capture process has opened.
-
-    Args:
-        opened: Its OPENED record.
-        channel: `audio.channel`.
-    """
-
-    def __init__(self, opened: dict[str, Any], channel: str) -> None:
-        self._device = opened["device"]
-        self._channels = opened["channels"]
-        self.converter = MonoConverter(opened["rate_hz"], opened["channels"], channel)
-        self.wanted = opened.get("wanted", "")
-        """The sound server's source that was asked for; empty for its default."""
-        self.report: dict[str, Any] = opened.get("source", {})
-        """What the sound server says of it, see `harkd.sound_server`; empty without one."""
-        self.told: SourceOpened | None = None
-        """What was last said of it."""
-
-    @property
-    def opened(self) -> SourceOpened:
-        """What is open now."""
-        source = self.report.get("source", "")
-        return SourceOpened(source or self._device, self.converter.rate_hz, self._channels, source)
-
-    @property
-    def all_zero(self) -> SourceLost:
-        """Nothing but zeros come, and why."""
-        return SourceLost(all_zero.KIND, all_zero.reason(self.opened.device, self.report))
-
-
 def end_process(process: CaptureProcess) -> None:
     """Kill a capture process; its last words are for debugging."""
     code = process.kill()
     log.debug("capture process ended with %s: %s", code, process.last_words())
-
-
-def lost_by(report: dict[str, Any]) -> SourceLost:
-    """Turn the capture process's error report into an event."""
-    mend = f"; {report['mend']}" if report.get("mend") else ""
-    return SourceLost(report["kind"], report["message"] + mend)

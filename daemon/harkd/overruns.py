@@ -36,6 +36,8 @@ class Overruns:
         self._late = False
         self.reason = ""
         """What is wrong and how to mend it; empty where nothing is."""
+        self.open = False
+        """Whether a block that came whole and in time is of interest, too."""
 
     def note(self, now_s: float, *, gap: bool, lag_s: float) -> None:
         """Follow a block.
@@ -57,6 +59,7 @@ class Overruns:
             self.reason = f"this machine is too slow: audio is heard seconds late; {MEND}"
         else:
             self.reason = ""
+        self.open = self._losing or self._late_since is not None
 
     def _note_gap(self, now_s: float) -> None:
         if not self._gaps or now_s - self._gaps[-1] > QUIET_S:

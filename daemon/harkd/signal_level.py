@@ -1,7 +1,7 @@
 """How loud the input is, and what is wrong with its signal: figures for health and metrics.
 
-In: each block of audio, on the listening thread. Out: `SignalFigures`, on any thread. Pieces of
-`PIECE_S` are measured, not blocks: a third of numpy's calls, at the same precision.
+In: each block of audio, on the listening thread. Out: `SignalFigures`, on any thread, which is
+where the last second is measured; offset and clipping are measured once a second.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 
 FRAME_SAMPLES = 320
 """Samples in a frame of 20 ms, as in `harkd.segmenter`."""
-PIECE_S = 0.1
 LEVEL_S, OFFSET_S = 1.0, 10.0
 """How far back the level and the peak, and the DC offset, look."""
 SILENT_DB = -120.0
@@ -32,7 +31,8 @@ VOICED_S = 10.0
 """So much speech is looked at for that."""
 FULL_SCALE = 32767
 
-PIECE_SAMPLES = round(PIECE_S * RATE_HZ)
+LEVEL_SAMPLES = round(LEVEL_S * RATE_HZ)
+NOTHING: Int16 = np.empty(0, np.int16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +57,17 @@ class SignalFigures:
     """How far the end of the last block was behind its capture time when it was taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    samples: int
-    sum_squares: float
-    peak: int
-    sum: int
-
-
 class SignalLevel:
-    """Measures."""
+    """Measures. What a block costs was measured, too: a call of numpy for each would double it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: list[Int16] = []
-        self._held_samples = 0
-        self._held_voiced = False
-        self._pieces: deque[_Piece] = deque(maxlen=round(OFFSET_S / PIECE_S))
-        self._speech: deque[tuple[int, int]] = deque(maxlen=round(VOICED_S / PIECE_S))
+        self._measured = NOTHING  # the last second that was measured
+        self._unmeasured: list[Int16] = []
+        self._unmeasured_samples = 0
+        self._unmeasured_voiced = 0
+        self._sums: deque[tuple[int, int]] = deque()  # samples, their sum
+        self._speech: deque[tuple[int, int]] = deque()  # samples, those at full scale
         self._samples = 0
         self._clipped = 0
         self._voiced_frames = 0
@@ -84,8 +77,12 @@ class SignalLevel:
     def reset(self) -> None:
         """Another input, or the same one after a while: levels begin anew, counts go on."""
         with self._lock:
-            self._held, self._held_samples, self._held_voiced = [], 0, False
-            self._pieces.clear()
+            self._measured = NOTHING
+            self._samples += self._unmeasured_samples
+            self._voiced_frames += self._unmeasured_voiced
+            self._unmeasured = []
+            self._unmeasured_samples = self._unmeasured_voiced = 0
+            self._sums.clear()
             self._speech.clear()
             self._zeros_s = 0.0
 
@@ -95,76 +92,91 @@ class SignalLevel:
         """Take the next block.
 
         Args:
-            samples: int16, shape (n,), 16 kHz mono.
+            samples: int16, shape (n,), 16 kHz mono; must not change afterwards.
             zeros_s: Seconds of nothing but zeros at the device up to its end.
             lag_s: How far its end is behind its capture time.
             voiced_frames: So many of the frames that end in it are speech.
 
         Returns:
-            Whether there is a new piece, so that `offset` and `clipped_share` may have changed.
+            Whether a second was measured, so that `offset` and `clipped_share` may have changed.
         """
         with self._lock:
-            self._samples += len(samples)
             self._zeros_s, self._lag_s = zeros_s, lag_s
-            self._voiced_frames += voiced_frames
-            self._held.append(samples)
-            self._held_samples += len(samples)
-            self._held_voiced = self._held_voiced or voiced_frames > 0
-            if self._held_samples < PIECE_SAMPLES:
+            self._unmeasured_voiced += voiced_frames
+            self._unmeasured.append(samples)
+            self._unmeasured_samples += len(samples)
+            if self._unmeasured_samples < LEVEL_SAMPLES:
                 return False
-            self._measure(np.concatenate(self._held))
+            self._measure()
             return True
 
-    def _measure(self, samples: Int16) -> None:
-        scaled = samples.astype(np.float32)  # (n,)
-        most, least = int(samples.max()), int(samples.min())
-        peak = max(most, -least)
+    def _measure(self) -> None:
+        self._measured = samples = np.concatenate(self._unmeasured)  # (n,)
+        size = len(samples)
+        self._samples += size
+        self._voiced_frames += self._unmeasured_voiced
         clipped = 0
-        if peak >= FULL_SCALE:
+        if samples.max() == FULL_SCALE or samples.min() <= -FULL_SCALE:
             clipped = int(np.count_nonzero((samples == FULL_SCALE) | (samples <= -FULL_SCALE)))
             self._clipped += clipped
-        self._pieces.append(
-            _Piece(len(samples), float(np.dot(scaled, scaled)), peak, int(samples.sum(dtype=int)))
-        )
-        if self._held_voiced:
-            self._speech.append((len(samples), clipped))
-        self._held, self._held_samples, self._held_voiced = [], 0, False
+        self._sums.append((size, int(samples.sum(dtype=np.int64))))
+        drop_old(self._sums, OFFSET_S)
+        # A second counts as speech where a good part of it is.
+        if self._unmeasured_voiced * FRAME_SAMPLES * 2 >= size:
+            self._speech.append((size, clipped))
+            drop_old(self._speech, VOICED_S)
+        self._unmeasured = []
+        self._unmeasured_samples = self._unmeasured_voiced = 0
 
     @property
     def offset(self) -> float:
         """Mean of the last `OFFSET_S`, as share of full scale; 0 while less was heard."""
         with self._lock:
-            full = len(self._pieces) == self._pieces.maxlen
-            return self._offset() if full else 0.0
+            return share_of(self._sums, OFFSET_S) / 32768
 
     @property
     def clipped_share(self) -> float:
         """Share of samples at full scale in the last `VOICED_S` of speech; 0 while less was."""
         with self._lock:
-            if len(self._speech) < (self._speech.maxlen or 0):
-                return 0.0
-            return sum(each for _, each in self._speech) / sum(each for each, _ in self._speech)
-
-    def _offset(self) -> float:
-        samples = sum(piece.samples for piece in self._pieces)
-        return sum(piece.sum for piece in self._pieces) / samples / 32768 if samples else 0.0
+            return share_of(self._speech, VOICED_S)
 
     def figures(self) -> SignalFigures:
-        """Return what is known now. Any thread."""
+        """Return what is known now. Any thread; some 100 µs."""
         with self._lock:
-            recent = list(self._pieces)[-round(LEVEL_S / PIECE_S) :]
-            samples = sum(piece.samples for piece in recent)
-            square = sum(piece.sum_squares for piece in recent) / samples if samples else 0.0
-            return SignalFigures(
-                level_dbfs=decibels(math.sqrt(square) / 32768),
-                peak_dbfs=decibels(max((piece.peak for piece in recent), default=0) / 32768),
-                dc_offset=self._offset(),
+            recent = [self._measured, *self._unmeasured]
+            now = SignalFigures(
+                level_dbfs=SILENT_DB,
+                peak_dbfs=SILENT_DB,
+                dc_offset=share_of(self._sums, 0.0) / 32768,
                 clipped_samples=self._clipped,
                 zeros_s=self._zeros_s,
-                voiced_frames=self._voiced_frames,
-                frames=self._samples // FRAME_SAMPLES,
+                voiced_frames=self._voiced_frames + self._unmeasured_voiced,
+                frames=(self._samples + self._unmeasured_samples) // FRAME_SAMPLES,
                 lag_s=self._lag_s,
             )
+        scaled = np.concatenate(recent)[-LEVEL_SAMPLES:].astype(np.float32) / 32768  # (n,)
+        if not len(scaled):
+            return now
+        return replace(
+            now,
+            level_dbfs=decibels(math.sqrt(float(np.dot(scaled, scaled)) / len(scaled))),
+            peak_dbfs=decibels(float(np.abs(scaled).max())),
+        )
+
+
+def drop_old(measured: deque[tuple[int, int]], most_s: float) -> None:
+    """Keep as few as cover so many seconds."""
+    samples = sum(size for size, _ in measured)
+    while samples - measured[0][0] >= most_s * RATE_HZ:
+        samples -= measured.popleft()[0]
+
+
+def share_of(measured: deque[tuple[int, int]], least_s: float) -> float:
+    """Return the second numbers for each of the first; 0 where there is less than `least_s`."""
+    samples = sum(size for size, _ in measured)
+    if not samples or samples < least_s * RATE_HZ:
+        return 0.0
+    return sum(each for _, each in measured) / samples
 
 
 class SignalAdvice:

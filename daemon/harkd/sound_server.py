@@ -205,9 +205,11 @@ def wait_for_change(known: set[str] | None, before: tuple[object, ...]) -> None:
         before: The `fingerprint`, as it was.
     """
     changed = threading.Event()
+    connected = False
 
     def look(pulse: Any) -> bool:
-        nonlocal known
+        nonlocal known, connected
+        connected = True
         names = {source.name for source in pulse.source_list()}
         known = names if known is None else known
         if names != known:
@@ -215,9 +217,8 @@ def wait_for_change(known: set[str] | None, before: tuple[object, ...]) -> None:
         return changed.is_set()
 
     def run() -> None:
-        began = time.monotonic()
         follow_server({"source", "server"}, look)
-        if time.monotonic() - began > LOOK_S:  # it was there, and has gone
+        if connected:  # it has gone
             changed.set()
 
     threading.Thread(target=run, name="sound server", daemon=True).start()

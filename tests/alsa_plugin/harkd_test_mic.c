@@ -20,6 +20,8 @@
  *   unplug   every call fails with ENODEV, opening too
  *   stall    no more samples come; time stands still until the word changes
  *   zero     samples come and all are zero, as from a muted microphone
+ *   busy     opening fails with EBUSY; a device that is open goes on
+ *   deny     opening fails with EACCES; a device that is open goes on
  *   xrun     one overrun is reported (EPIPE); another one after the word has changed
  *
  * Build: gcc -shared -fPIC -DPIC -o libasound_module_pcm_harkd_test_mic.so harkd_test_mic.c -lasound
@@ -41,7 +43,7 @@
 
 #define NS_PER_S INT64_C(1000000000)
 
-enum control { PLAY, UNPLUG, STALL, ZERO, XRUN };
+enum control { PLAY, UNPLUG, STALL, ZERO, XRUN, BUSY, DENY };
 
 struct mic {
 	snd_pcm_ioplug_t io;
@@ -90,6 +92,10 @@ static enum control read_control(const struct mic *mic)
 		return ZERO;
 	if (!strcmp(word, "xrun"))
 		return XRUN;
+	if (!strcmp(word, "busy"))
+		return BUSY;
+	if (!strcmp(word, "deny"))
+		return DENY;
 	return PLAY;
 }
 
@@ -345,9 +351,11 @@ static int set_hw_constraints(struct mic *mic)
 static int create_mic(snd_pcm_t **pcmp, const char *name, snd_pcm_stream_t stream, int mode,
 		      struct mic *mic, const char *file)
 {
-	int error = -ENODEV;
+	enum control control = read_control(mic);
+	int error = control == UNPLUG ? -ENODEV : control == BUSY ? -EBUSY :
+		    control == DENY ? -EACCES : 0;
 
-	if (read_control(mic) == UNPLUG)
+	if (error < 0)
 		goto failed;
 	error = map_sound(mic, file);
 	if (error < 0)

@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from harkd import device_probe, devices
 from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceOpened
 from harkd.cli_doctor import devices as devices_command
-from harkd.devices import SILENT_DB, Level, level_of, list_devices, listen
+from harkd.devices import Level, level_of, list_devices, listen
 from harkd.errors import AudioError
 from harkd.settings import AudioSettings
+from harkd.signal_level import SILENT_DB
 
 Int16 = np.ndarray[tuple[int], np.dtype[np.int16]]
 

@@ -17,6 +17,7 @@ from harkd import messages
 from harkd.counters import Counters
 from harkd.health import HealthReporter, Meter, Usage, read_usage
 from harkd.messages import About, Health, Message, ProcessFigures
+from harkd.signal_level import SignalFigures
 
 ABOUT = About("harkd", "kitchen", "1.0", "tiny", "cpu", retain_last=True, max_age_s=30)
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "mqtt.md"
@@ -86,11 +87,23 @@ def test_what_is_not_known_is_null() -> None:
     }
 
 
+def test_the_signals_figures_are_rounded_and_null_where_there_are_none() -> None:
+    figures = SignalFigures(-41.234, -12.345, 0.012345, 7, 1.25, 250, 1000, 0.1234)
+    payload = body(messages.health(ABOUT, health(signal=figures)))
+    assert (payload["level_dbfs"], payload["peak_dbfs"]) == (-41.2, -12.3)
+    assert (payload["dc_offset"], payload["clipped_samples"]) == (0.0123, 7)
+    assert (payload["zeros_s"], payload["vad_ratio"], payload["lag_s"]) == (1.2, 0.25, 0.12)
+    nothing = body(messages.health(ABOUT, health()))
+    for name in ("level_dbfs", "dc_offset", "clipped_samples", "zeros_s", "vad_ratio", "lag_s"):
+        assert nothing[name] is None
+
+
 def test_each_field_is_documented() -> None:
     text = DOCUMENTATION.read_text(encoding="utf-8")
     _, _, section = text.partition("## Health")
     section = section.partition("\n## ")[0]
-    named = {row.split("`")[1] for row in section.splitlines() if row.startswith("| `")}
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in row.split("`")[1::2]}
     assert named == set(body(messages.health(ABOUT, health())))
 
 

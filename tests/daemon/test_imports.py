@@ -53,7 +53,8 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
-    | {"signal_level", "overruns", "all_zero", "following", "capture_process"}
+    | {"signal_level", "overruns", "all_zero", "following"}
+    | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
     | {"muting", "kept_options"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}

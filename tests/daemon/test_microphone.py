@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 import numpy as np
 import pytest
 
-from harkd import microphone
+from harkd import all_zero, microphone
 from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
 from harkd.capture_process import STDERR_PACE_S
 from harkd.microphone import BACKOFF_FIRST_S, BACKOFF_MOST_S, Microphone
@@ -345,6 +345,158 @@ def test_a_machine_that_is_slow_to_open_is_given_more_time(
         f"the microphone did not open within {seconds:g} s; opening it again"
         for seconds in (0.1, 0.2, 0.4)
     ]
+
+
+# ------------------------------------------------------------------ zeros, and other sources
+
+ZEROS_THEN_SOUND = """
+opened(device='mic')
+for _ in range(10): audio(bytes(3200))  # 0.1 s each
+audio(b"\\1\\0" * 100)
+hang()
+"""
+
+
+def kinds(events: Iterator[SourceEvent], until: int) -> list[str]:
+    """What comes up to as many blocks, in words."""
+    told: list[str] = []
+    for event in events:
+        told.append(event.kind if isinstance(event, SourceLost) else type(event).__name__)
+        if told.count("AudioBlock") == until:
+            return told
+    return told
+
+
+def test_nothing_but_zeros_are_a_loss_and_the_first_other_sample_opens_again() -> None:
+    with listening(ZEROS_THEN_SOUND, AudioSettings(zeros_s=0.5)) as (source, events):
+        told = kinds(events, 11)
+        assert source.starts == 1
+    assert told == [
+        "SourceOpened",
+        *["AudioBlock"] * 4,
+        "all_zero",
+        *["AudioBlock"] * 6,
+        "SourceOpened",
+        "AudioBlock",
+    ]
+
+
+def test_blocks_say_for_how_long_there_were_zeros() -> None:
+    with listening(ZEROS_THEN_SOUND, AudioSettings(zeros_s=0)) as (_, events):
+        zeros_s = [first(events, AudioBlock).zeros_s for _ in range(11)]
+    assert zeros_s == pytest.approx([n / 10 for n in range(1, 11)] + [0])
+
+
+def test_a_process_that_replaces_one_of_zeros_is_no_news_until_it_has_a_sound(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(all_zero, "REPLACE_FIRST_S", 0.3)
+    again = tmp_path / "again"
+    script = f"""
+opened(device='mic')
+second = os.path.exists({str(again)!r})
+for _ in range(3 if second else 9): audio(bytes(3200))
+if second:
+    audio(b"\\1\\0" * 100)
+open({str(again)!r}, "w").close()
+hang()
+"""
+    with listening(script, AudioSettings(zeros_s=0.5)) as (source, events):
+        assert isinstance(next(events), SourceOpened)
+        assert first(events, SourceLost).kind == "all_zero"
+        told = next(event for event in events if not isinstance(event, AudioBlock))
+        assert isinstance(told, SourceOpened)
+        assert source.starts == 2
+
+
+SERVER = """
+def heard(name, **changes):
+    return {"source": name, "description": name, "monitor": False, "muted": False, "volume": 1.0,
+            "stream": 7, "stream_muted": False, "microphones": 1, **changes}
+
+def report(name, **changes):
+    send(4, json.dumps(heard(name, **changes)).encode())
+
+def on_server(wanted, name):
+    send(1, json.dumps({"device": wanted or "default", "wanted": wanted, "rate_hz": 16000,
+                        "channels": 1, "source": heard(name)}).encode())
+"""
+
+
+def test_moved_from_the_named_source_the_process_is_replaced_and_nothing_more_is_heard() -> None:
+    script = SERVER + "on_server('desk', 'desk'); audio(); report('sofa'); audio(); hang()"
+    with listening(script, AudioSettings(device="desk")) as (source, events):
+        assert next(events) == SourceOpened("desk", 16000, 1, source="desk")
+        assert isinstance(next(events), AudioBlock)
+        pid = source.pid
+        lost = next(events)
+        assert isinstance(lost, SourceLost)
+        assert lost.kind == "moved"
+        assert is_gone(pid)
+        assert isinstance(next(events), SourceOpened)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [(AudioSettings(), ""), (AudioSettings(device="desk", follow="server"), "desk")],
+)
+def test_where_it_follows_the_server_it_says_where_it_is(
+    settings: AudioSettings, wanted: str
+) -> None:
+    script = f"{SERVER}on_server({wanted!r}, 'desk'); report('sofa'); audio(); hang()"
+    with listening(script, settings) as (source, events):
+        assert next(events) == SourceOpened("desk", 16000, 1, source="desk")
+        assert next(events) == SourceOpened("sofa", 16000, 1, source="sofa")
+        assert isinstance(next(events), AudioBlock)
+        assert source.starts == 1
+
+
+def test_another_volume_is_no_news() -> None:
+    script = SERVER + "on_server('', 'desk'); report('desk', volume=0.4); audio(); hang()"
+    with listening(script) as (_, events):
+        assert [type(next(events)) for _ in range(2)] == [SourceOpened, AudioBlock]
+
+
+def test_muted_in_the_server_while_it_is_all_zero_the_reason_changes() -> None:
+    script = f"""{SERVER}
+on_server('', 'desk')
+for _ in range(5): audio(bytes(3200))
+report('desk', muted=True)
+hang()
+"""
+    with listening(script, AudioSettings(zeros_s=0.3)) as (_, events):
+        assert "nothing but zeros" in first(events, SourceLost).reason
+        assert "set-source-mute desk 0" in first(events, SourceLost).reason
+
+
+ABSENT_UNTIL = """
+error(kind='no_such_device', message='none', mend='plug it in')
+while not os.path.exists(PATH): time.sleep(0.01)
+"""
+
+
+def test_a_process_that_finds_no_device_cuts_the_wait_short_when_there_may_be_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "plugged-in"
+    script = ABSENT_UNTIL.replace("PATH", repr(str(path)))
+    with listening(script, jitter=100.0) as (source, events):
+        first(events, SourceLost)
+        assert source.pid == 0
+        threading.Timer(0.3, path.touch).start()
+        begin = time.monotonic()
+        first(events, SourceLost)
+        assert 0.3 <= time.monotonic() - begin < 5
+
+
+def test_a_process_that_waits_is_not_left_behind(tmp_path: Path) -> None:
+    script = ABSENT_UNTIL.replace("PATH", repr(str(tmp_path / "never")))
+    with listening(script, jitter=0.1) as (source, events):
+        for _ in range(5):
+            first(events, SourceLost)
+        assert source.starts == 5
+        assert len(children()) == 1
+    assert children() == set()
 
 
 # ------------------------------------------------------------------ how long it waits

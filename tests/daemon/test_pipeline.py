@@ -848,6 +848,72 @@ def test_a_microphone_that_is_missing_from_the_start_is_told_once_per_reason() -
     assert set(rig.states) == {State.NO_MICROPHONE}
 
 
+def test_the_kind_of_a_loss_is_the_states_problem() -> None:
+    rig = Rig([LOST, SourceLost("all_zero", "muted"), OPENED, *spoken(QUIET)])
+    rig.run()
+    told = [(event.state, event.problem) for event in rig.events if isinstance(event, StateChanged)]
+    assert told == [
+        (State.NO_MICROPHONE, "no_device"),
+        (State.NO_MICROPHONE, "all_zero"),
+        (State.LISTENING, ""),
+    ]
+
+
+def test_audio_that_still_comes_after_a_loss_is_measured_and_not_listened_to() -> None:
+    zeros = [AudioBlock(block.samples, block.captured_ns, zeros_s=7) for block in spoken(WORD)]
+    rig = Rig([OPENED, *spoken(QUIET), SourceLost("all_zero", "muted"), *zeros])
+    rig.run()
+    assert rig.states == [State.LISTENING, State.NO_MICROPHONE]
+    assert rig.ends == []
+    figures = rig.pipeline.signal()
+    assert (figures.frames, figures.zeros_s) == (12 + 20, 7)
+
+
+def test_moved_to_another_source_the_utterance_ends_and_the_state_names_the_new_one() -> None:
+    other = SourceOpened("sofa", 48000, 2)
+    again = blocks(frames_of(QUIET), start_ns=T0_NS + 10**10)
+    rig = Rig([OPENED, *spoken(QUIET + WORD), other, *again])
+    rig.run()
+    (final,) = rig.finals
+    assert final.text == f"{(PRE + 20) * FRAME} samples"
+    told = [(e.state, e.audio_device) for e in rig.events if isinstance(e, StateChanged)]
+    assert told == [
+        (State.LISTENING, "desk"),
+        (State.SPEECH, "desk"),
+        (State.LISTENING, "desk"),
+        (State.LISTENING, "sofa"),
+    ]
+
+
+def test_overruns_are_the_problem_of_a_state_in_which_audio_is_heard(
+    frozen: SimpleNamespace,
+) -> None:
+    def at(second: float, gap: bool) -> list[Step]:
+        def move() -> None:
+            frozen.ns = T0_NS + round(second * 1e9)
+
+        (block,) = spoken(".")
+        return [move, AudioBlock(block.samples, T0_NS + round(second * 1e9), gap)]
+
+    steps = [each for second in (0, 1, 2) for each in at(second, True)]
+    rig = Rig([OPENED, *steps, *at(31, False), *at(32, False)])
+    rig.run()
+    told = [(e.state, e.problem) for e in rig.events if isinstance(e, StateChanged)]
+    assert told == [
+        (State.LISTENING, ""),
+        (State.LISTENING, "overruns"),
+        (State.LISTENING, ""),
+    ]
+
+
+def test_frames_and_those_with_a_voice_are_counted() -> None:
+    rig = Rig([OPENED, *spoken(QUIET + WORD + QUIET)])
+    rig.run()
+    figures = rig.pipeline.signal()
+    assert (figures.frames, figures.voiced_frames) == (12 + 20 + 12, 20)
+    assert figures.level_dbfs > -60
+
+
 def test_stop_in_the_middle_of_an_utterance_still_gives_its_final() -> None:
     rig = Rig([OPENED, *spoken(QUIET + WORD)])
     rig.source.then(rig.pipeline.stop, AssertionError("the source was read on"))

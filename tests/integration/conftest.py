@@ -5,10 +5,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 from alsa_mic import AlsaMic, build
+from harkd.audio import RATE_HZ
 from servers import Mosquitto, PulseServer
+
+SPEECH_S = 2.5
 
 
 @pytest.fixture
@@ -27,6 +32,21 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     folder.mkdir()
     with Mosquitto(folder) as server:
         yield server
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    """Noise in the band of speech with the rhythm of syllables: unlike itself at other lags."""
+    random = np.random.default_rng(1)
+    size = round(RATE_HZ * SPEECH_S)
+    spectrum = np.fft.rfft(random.standard_normal(size))
+    hz = np.fft.rfftfreq(size, 1 / RATE_HZ)
+    spectrum[(hz < 200) | (hz > 4000)] = 0
+    rhythm = np.sin(np.pi * 4 * np.arange(size) / RATE_HZ) ** 2 + 0.05
+    sound = np.fft.irfft(spectrum, size) * rhythm
+    path = tmp_path / "speech.wav"
+    soundfile.write(path, (sound / np.abs(sound).max() * 20_000).astype(np.int16), RATE_HZ)
+    return path
 
 
 @pytest.fixture(scope="session")

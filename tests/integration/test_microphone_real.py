@@ -8,105 +8,24 @@ import os
 import resource
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
 from alsa_mic import AlsaMic, read_pcm
-from harkd.audio import RATE_HZ, AudioBlock, SampleClock, SourceEvent, SourceLost, SourceOpened
-from harkd.microphone import Microphone
-from harkd.settings import AudioSettings
+from harkd.audio import RATE_HZ, AudioBlock, SampleClock, SourceLost, SourceOpened
+from heard import Float, listening
 from servers import PulseServer
 
 pytestmark = pytest.mark.integration
 
-Float = np.ndarray[tuple[int], np.dtype[np.float64]]
 SPEECH_S = 2.5
 
 log = logging.getLogger("measured")
 log.setLevel(logging.INFO)
-
-
-@pytest.fixture
-def speech(tmp_path: Path) -> Path:
-    """Noise in the band of speech with the rhythm of syllables: unlike itself at other lags."""
-    random = np.random.default_rng(1)
-    size = round(RATE_HZ * SPEECH_S)
-    spectrum = np.fft.rfft(random.standard_normal(size))
-    hz = np.fft.rfftfreq(size, 1 / RATE_HZ)
-    spectrum[(hz < 200) | (hz > 4000)] = 0
-    rhythm = np.sin(np.pi * 4 * np.arange(size) / RATE_HZ) ** 2 + 0.05
-    sound = np.fft.irfft(spectrum, size) * rhythm
-    path = tmp_path / "speech.wav"
-    soundfile.write(path, (sound / np.abs(sound).max() * 20_000).astype(np.int16), RATE_HZ)
-    return path
-
-
-class Listening:
-    """What a microphone gives, with the monotonic second at which each event came."""
-
-    def __init__(self, microphone: Microphone) -> None:
-        self.microphone = microphone
-        self._events: list[tuple[float, SourceEvent]] = []
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        for event in self.microphone.events():
-            with self._changed:
-                self._events.append((time.monotonic(), event))
-                self._changed.notify_all()
-
-    def of(self, kind: type[SourceEvent], after: float = 0.0) -> list[tuple[float, Any]]:
-        """Events of a kind that came after a time."""
-        with self._changed:
-            return [
-                (at, each) for at, each in self._events if isinstance(each, kind) and at > after
-            ]
-
-    def wait_for(
-        self, kind: type[Any], timeout_s: float, *, after: float = 0.0, count: int = 1
-    ) -> tuple[float, Any]:
-        """The time and the event, once `count` of its kind came after a time."""
-        with self._changed:
-            found = self._changed.wait_for(lambda: len(self.of(kind, after)) >= count, timeout_s)
-            lost = [each.reason for _, each in self.of(SourceLost)]
-            assert found, f"no {kind.__name__} within {timeout_s} s; lost: {lost}"
-            return self.of(kind, after)[count - 1]
-
-    def samples(self) -> Float:
-        """All that was heard, (samples,)."""
-        return np.concatenate([each.samples for _, each in self.of(AudioBlock)]).astype(np.float64)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.microphone.close()
-        self._thread.join(5)
-        assert not self._thread.is_alive()
-
-
-@contextmanager
-def listening(
-    env: dict[str, str], monkeypatch: pytest.MonkeyPatch, **audio: Any
-) -> Iterator[Listening]:
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    # The longest wait that there is, each time.
-    heard = Listening(Microphone(AudioSettings(**audio), jitter=lambda: 1.0))
-    heard.start()
-    try:
-        yield heard
-    finally:
-        heard.stop()
 
 
 def find(heard: Float, played: Float) -> tuple[int, float]:
@@ -128,7 +47,7 @@ def as_played(wav: Path) -> Float:
 @pytest.mark.parametrize(
     ("device", "opened"),
     [
-        ("default", "default"),
+        ("default", "mic.monitor"),
         ("mic.monitor", "mic.monitor"),
         ("OF NULL out", "mic.monitor"),
     ],
@@ -143,7 +62,7 @@ def test_speech_is_heard_through_pulseaudio_by(
     """The default, a source's name, and a part of a source's description."""
     with listening(pulse.env, monkeypatch, device=device) as heard:
         at, event = heard.wait_for(SourceOpened, 5)
-        assert event == SourceOpened(opened, RATE_HZ, 1)
+        assert event == SourceOpened(opened, RATE_HZ, 1, source=opened)
         first, _ = heard.wait_for(AudioBlock, 1)
         assert first - at < 0.5
         pulse.play(speech)
