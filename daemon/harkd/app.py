@@ -68,12 +68,12 @@ def run(
         broker = start_broker(settings, [one.topic("#") for one in inputs])
         if broker:
             ending.callback(broker.stop)
+        instruments = Instruments(settings.http, manager, lambda: inputs[0].about)
         for one in inputs:
             ending.callback(one.stop)
             one.start(protocol(settings, broker), [hint])
-        first = inputs[0].side.publisher
-        instruments = Instruments(settings.http, manager, lambda: first.about)
-        instruments.follow(*(one.vitals for one in inputs))
+            one.side.control.reloading = manager.reloading
+            instruments.follow(one.vitals)
         ending.callback(instruments.stop)
         instruments.start()
         try:
@@ -82,7 +82,6 @@ def run(
             turns = Turns() if len(inputs) > 1 else None
             for one in inputs:
                 one.attach(recognizer, turns, over.release)
-                one.side.control.reloading = manager.reloading
             stopper.reload_with(lambda: reload_soon(inputs))
             return run_inputs(inputs, over, stopper, instruments)
         except HarkdError as error:

@@ -70,7 +70,8 @@ class Watched:
         self._http_problem = ""
         told = self._ask()
         inputs = told["inputs"] if told else []
-        ids = [each["device_id"] for each in inputs] or [settings.effective_device_id]
+        ids = [each["device_id"] for each in inputs] or list(settings.inputs)
+        ids = ids or [settings.effective_device_id]
         self._roots = {ident: f"{settings.mqtt.base_topic}/{ident}" for ident in ids}
         self._feed_problem = ""
         self._feed = self._start_feed()

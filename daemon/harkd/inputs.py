@@ -103,9 +103,14 @@ class Input:
         self.side: MqttSide
         """Its half of MQTT; from `start` on."""
         self.vitals: InputVitals
-        """How it fares; from `start` on."""
+        """What is known of it; from `start` on."""
         self.pipeline: Pipeline
         """What listens and recognizes; from `attach` on."""
+
+    @property
+    def about(self) -> About:
+        """What messages say of it now; from `start` on."""
+        return self.side.publisher.about
 
     def topic(self, name: str) -> str:
         """Return the whole topic of a name such as ``transcript``."""
@@ -175,9 +180,8 @@ class Input:
             reread=self._reread,
             sink=self._tell,
         )
-        self.vitals = InputVitals(
-            self._about.device_id, self._counters, self.side.publisher, self.side.control
-        )
+        publisher, control = self.side.publisher, self.side.control
+        self.vitals = InputVitals(self._about.device_id, self._counters, publisher, control)
         self._sinks += [self.side.hear, self.vitals.hear, log_event, *sinks]
         if self._options.print_events:
             printer = EventPrinter(lambda: self.side.publisher.about)
@@ -202,9 +206,8 @@ class Input:
             when_done=when_done,
             keep=self._debug_capture().keep,
         )
-        self.vitals.attach(
-            self.pipeline, self.source if isinstance(self.source, Microphone) else None
-        )
+        microphone = self.source if isinstance(self.source, Microphone) else None
+        self.vitals.attach(self.pipeline, microphone)
         overload = Overload(lambda: self.pipeline.waiting, self.side.answers.report)
         self._sinks.append(overload.hear)
         health = HealthReporter(self.health, lambda: publisher.about, publisher.keep)

@@ -290,14 +290,9 @@ class Listening:
 
     def _report_lost(self, event: SourceLost) -> None:
         self._opened = SourceOpened("", 0, 0)
-<<<<<<< HEAD
-        if self._set_state(State.NO_MICROPHONE, event.reason, event.kind):
-            log.warning("%s", event.reason, extra={"fields": {"problem": event.kind}})
-=======
         if self._state != (State.NO_MICROPHONE, event.reason, ""):
-            log.warning("%s", event.reason)
+            log.warning("%s", event.reason, extra={"fields": {"problem": event.kind}})
         self._set_state(State.NO_MICROPHONE, event.reason, event.kind)
->>>>>>> 5a378830fd2bcb248f94f880ba815cb2df270e46
 
     def _set_state(self, state: State, reason: str = "", problem: str = "") -> None:
         """Tell a state where it differs from the last one that was told."""

@@ -208,27 +208,26 @@ class Pipeline:
             life.end()
 
     def _recognize(self) -> None:
-        life = self._recognition_life
+        life, recognizing = self._recognition_life, self._recognizing
         life.begin()
-        while work := self._backlog.next_task(self._recognizing.progress):
-            length_s = work[2] / RATE_HZ
-            life.beat(max(RECOGNITION_S, RECOGNITION_FACTOR * length_s))
-            self._in_turn(*work)
-            life.rest()
+        while work := self._backlog.next_task(recognizing.progress):
+            if self._turns is None:
+                self._do(work)
+                continue
+            update = work[1] is Task.UPDATE
+            # Who has the turn shows life meanwhile, or does not.
+            with self._turns.take(urgent=not update):
+                # While a partial waited for its turn, more was said, or all.
+                latest = self._backlog.poll(recognizing.progress) if update else work
+                if latest:
+                    self._do(latest)
         life.end()
 
-    def _in_turn(self, segment: Segment, task: Task, limit: int) -> None:
-        """Do a task when no other pipeline is at the recognizer."""
-        if self._turns is None:
-            self._recognizing.do(segment, task, limit)
-            return
-        update = task is Task.UPDATE
-        with self._turns.take(urgent=not update):
-            work: tuple[Segment, Task, int] | None = segment, task, limit
-            if update:  # while a partial waited for its turn, more was said, or all
-                work = self._backlog.poll(self._recognizing.progress)
-            if work:
-                self._recognizing.do(*work)
+    def _do(self, work: tuple[Segment, Task, int]) -> None:
+        length_s = work[2] / RATE_HZ
+        self._recognition_life.beat(max(RECOGNITION_S, RECOGNITION_FACTOR * length_s))
+        self._recognizing.do(*work)
+        self._recognition_life.rest()
 
     def _overdue_s(self) -> float:
         """For how long a segment has waited for its final."""

@@ -155,6 +155,34 @@ def test_systemd_hears_of_a_daemon_without_a_microphone(
     assert "READY=1" in told
 
 
+def test_of_two_microphones_the_one_that_is_gone_is_named(
+    pulse: PulseServer, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Ready means both; `harkd status` shows both, from each of its two sides."""
+    settings = tmp_path / "two.yaml"
+    settings.write_text(
+        "inputs:\n  kitchen: {device: mic.monitor}\n  bath: {device: second.monitor}\n"
+    )
+    pulse.add_sink("second")
+    site = Site(free_port())
+    own = {**env, **pulse.env, "HARKD_HTTP__PORT": str(site.port), "HARKD_AUDIO__ZEROS_S": "0"}
+    del own["HARKD_DEVICE_ID"]
+    with Daemon("--config", str(settings), env=own, folder=tmp_path) as daemon:
+        site.wait_for("/readyz", 200)
+        pulse.remove("second")
+        body = json.loads(site.wait_for("/readyz", 503))
+        assert [each["device_id"] for each in body["checks"] if not each["ok"]] == ["bath"]
+        text = site.ask("/metrics")[1]
+        assert 'harkd_ready{device_id="kitchen"} 1.0' in text
+        assert 'harkd_ready{device_id="bath"} 0.0' in text
+        assert site.ask("/healthz")[0] == 200
+        for more in ({}, {"HARKD_HTTP__ENABLED": "false"}):
+            shown = harkd({**own, **more}, "status", "--config", str(settings)).stdout
+            assert "kitchen  listening" in shown
+            assert "bath  no_microphone" in shown
+        assert daemon.stop() == 0
+
+
 def test_figures_are_those_of_what_was_said(
     broker: Mosquitto, env: dict[str, str], model_dir: Path, tmp_path: Path
 ) -> None:
