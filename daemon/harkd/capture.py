@@ -313,6 +313,11 @@ def main(argv: Sequence[str]) -> int:
         if request.get("stay") and error.report["kind"] in ABSENT:
             wait_for_change(capture.known, capture.before)
         return 1
+    except MemoryError as error:  # of cffi, where a service may not write and execute memory
+        mend = "if a unit sets MemoryDenyWriteExecute=, take it out"
+        report = CaptureError("unknown", f"PortAudio does not start ({error})", mend).report
+        send(out, KIND_ERROR, json.dumps(report).encode())
+        return 1
     return 75
 
 

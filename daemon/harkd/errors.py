@@ -14,6 +14,7 @@
     ├── RecognitionError        the recognizer failed on one utterance
     ├── CommandError            what was sent to one of our topics is no command
     ├── StateError              what must survive a restart cannot be kept
+    ├── ServiceError            the service cannot be installed, removed or asked
     ├── BrokerError             the MQTT broker cannot be used
     │   ├── BrokerRefusedError  it answered, and said no (login, protocol, rights)
     │   └── BrokerUntrustedError  its certificate does not prove who it is
@@ -90,6 +91,10 @@ class CommandError(HarkdError):
 
 class StateError(HarkdError):
     """What must survive a restart cannot be written."""
+
+
+class ServiceError(HarkdError):
+    """systemd's service of harkd cannot be installed, removed or asked."""
 
 
 class BrokerError(HarkdError):

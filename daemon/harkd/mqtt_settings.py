@@ -181,7 +181,9 @@ def password_file(
     if not folder or not mqtt.username or mqtt.password:
         return None
     path = Path(folder) / CREDENTIAL
-    return PasswordFile(path, f"the systemd credential {CREDENTIAL}") if path.exists() else None
+    # A single newline is what harkd.service gives where the administrator has made no file.
+    there = path.exists() and path.stat().st_size != 1
+    return PasswordFile(path, f"the systemd credential {CREDENTIAL}") if there else None
 
 
 def read_password(mqtt: MqttSettings, environ: Mapping[str, str] | None = None) -> str:

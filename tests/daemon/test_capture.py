@@ -482,3 +482,24 @@ def test_the_capture_process_loads_nothing_heavy() -> None:
     )
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert not loaded & {"numpy", "onnxruntime", "click", "msgspec", "soxr", "yaml", "paho"}
+
+
+def test_memory_that_must_not_be_executed_is_told_and_not_only_the_streams_end() -> None:
+    """cffi raises MemoryError where a unit has MemoryDenyWriteExecute=yes."""
+    script = (
+        "import os\nfrom harkd import capture\n"
+        "def run(self): raise MemoryError('Cannot allocate write+execute memory')\n"
+        "capture.Capture.run = run\n"
+        "os._exit(capture.main(['{}']))\n"
+    )
+    reader, writer = os.pipe()  # stdin has to stay open
+    with os.fdopen(reader), os.fdopen(writer, "w"):
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdin=reader, capture_output=True, timeout=30
+        )
+    assert done.returncode == 1, done.stderr
+    kind = capture.HEADER.unpack_from(done.stdout)[1]
+    report = json.loads(done.stdout[capture.HEADER.size :])
+    assert kind == capture.KIND_ERROR
+    assert "write+execute" in report["message"]
+    assert "MemoryDenyWriteExecute" in report["mend"]

@@ -50,6 +50,8 @@ LAYERS = [
         "life",
         "histogram",
         "status_report",
+        "service_files",
+        "service_status",
     }
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
@@ -77,7 +79,8 @@ LAYERS = [
     | {"http_server", "service_manager", "daemon_client", "status_feed"}
     | {"status_view"}
     | {"sound_files", "transcript_files"}
-    | {"speech_list", "bench_words", "bench_machine"},
+    | {"speech_list", "bench_words", "bench_machine"}
+    | {"service_steps", "service_home", "service_needs"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
     | {"control", "answers", "health", "debug_capture"}
@@ -87,7 +90,7 @@ LAYERS = [
     {"app", "inputs", "instruments", "legacy_state", "mqtt_side"}
     | {"doctor", "doctor_broker", "doctor_speed", "doctor_memory", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
-    | {"cli_transcribe", "cli_health", "cli_status", "__main__"},
+    | {"cli_transcribe", "cli_health", "cli_service", "cli_status", "__main__"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
 HEAVY = {

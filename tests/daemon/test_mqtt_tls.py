@@ -179,3 +179,5 @@ def test_systemds_credential_is_the_password_where_nothing_else_is(tmp_path: Pat
     assert str(told.value).startswith("the systemd credential mqtt-password: ")
     shown = repr(address_of(MqttSettings(host="h", username="ha"), "", "harkd", environ))
     assert secret not in shown
+    (tmp_path / "mqtt-password").write_text("\n")
+    assert password(username="ha") == "", "what the unit gives where there is no file"
