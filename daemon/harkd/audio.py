@@ -77,6 +77,8 @@ class AudioBlock:
     """Samples were lost right before this block."""
     zeros_s: float = 0.0
     """Seconds of nothing but zeros at the device up to this block's end; 0 where it has others."""
+    raw: Int16 | None = None
+    """What the device gave, int16, shape (m,), where `samples` were processed since."""
 
 
 SourceEvent = SourceOpened | SourceLost | SourceMuted | AudioBlock

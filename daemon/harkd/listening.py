@@ -17,6 +17,7 @@ from harkd import overruns
 from harkd.audio import (
     RATE_HZ,
     AudioBlock,
+    Int16,
     SampleClock,
     SourceEvent,
     SourceLost,
@@ -125,7 +126,7 @@ class Listening:
         """Follow what the source yields next."""
         match event:
             case AudioBlock() if self._deaf:
-                self.signal.take(event.samples, zeros_s=event.zeros_s, lag_s=self._lag_s(event))
+                self.signal.take(raw_of(event), zeros_s=event.zeros_s, lag_s=self._lag_s(event))
             case AudioBlock():
                 self._listen(event)
             case SourceOpened():
@@ -175,7 +176,7 @@ class Listening:
             self._follow(event)
         lag_s = self._lag_s(block)
         if self.signal.take(
-            block.samples,
+            raw_of(block),
             zeros_s=block.zeros_s,
             lag_s=lag_s,
             voiced_frames=self._segmenter.voiced_frames - voiced_before,
@@ -303,3 +304,8 @@ class Listening:
         self._sink(
             StateChanged(state, self._time.utc(), reason, opened.device, opened.rate_hz, problem)
         )
+
+
+def raw_of(block: AudioBlock) -> Int16:
+    """Return what the device gave, before it was processed: int16, shape (n,)."""
+    return block.samples if block.raw is None else block.raw

@@ -8,6 +8,7 @@ library, WebRTC's audio processing (pywebrtc-audio), which is loaded where somet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,8 @@ FRAME_SAMPLES: Final = 160
 SUPPRESSION_DELAY_SAMPLES: Final = 96
 """By so much the noise suppression is late; found by cross-correlation, and held by a test."""
 SIGNAL_OPTIONS: Final = ("high_pass", "noise_suppression", "auto_gain_db")
+
+NOTHING: Final = np.empty(0, np.int16)
 
 Stage = Callable[[Iterator[SourceEvent]], Iterator[SourceEvent]]
 
@@ -75,7 +78,7 @@ class SignalProcessor:
 
     def _begin(self) -> None:
         """The next sample in is the first that comes out."""
-        self._waiting: Int16 = np.empty(0, np.int16)  # less than a frame
+        self._waiting: Int16 = NOTHING  # less than a frame
         self._skip = self._delay  # samples to come out that belong to nothing
         self._taken = self._given = 0
         self._anchor = (0, 0)  # a sample's number since the break, and when it was captured
@@ -86,7 +89,8 @@ class SignalProcessor:
         held = np.concatenate([self._waiting, block.samples])
         whole = len(held) - len(held) % FRAME_SAMPLES
         self._waiting = held[whole:]
-        return self._out(held[:whole], gap=block.gap)
+        out = self._out(held[:whole])
+        return replace(block, samples=out.samples, captured_ns=out.captured_ns, raw=block.samples)
 
     def _rest(self) -> Iterator[AudioBlock]:
         """Yield what has gone in since the last break and not come out yet."""
@@ -95,10 +99,10 @@ class SignalProcessor:
             padding = -(len(self._waiting) + self._delay) % FRAME_SAMPLES + self._delay
             padded = np.concatenate([self._waiting, np.zeros(padding, np.int16)])
             last = self._out(padded)
-            yield AudioBlock(last.samples[:owed], last.captured_ns)
+            yield AudioBlock(last.samples[:owed], last.captured_ns, raw=NOTHING)
         self._begin()
 
-    def _out(self, frames: Int16, *, gap: bool = False) -> AudioBlock:
+    def _out(self, frames: Int16) -> AudioBlock:
         """Run whole frames through the library: int16, shape (n × FRAME_SAMPLES,)."""
         processed: Int16 = self._chain.process(frames) if len(frames) else frames
         samples = processed[self._skip :]
@@ -106,7 +110,7 @@ class SignalProcessor:
         number, captured_ns = self._anchor
         stamp_ns = captured_ns + (self._given - number) * 1_000_000_000 // RATE_HZ
         self._given += len(samples)
-        return AudioBlock(samples, stamp_ns, gap)
+        return AudioBlock(samples, stamp_ns)
 
 
 def _unchanged(events: Iterator[SourceEvent]) -> Iterator[SourceEvent]:

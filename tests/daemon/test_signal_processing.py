@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from fakes import FakeRecognizer, ScriptedSource, silence, speech, split
 from harkd.audio import RATE_HZ, AudioBlock, Int16, SourceEvent, SourceLost, SourceMuted
 from harkd.audio import SourceOpened as Opened
 from harkd.errors import SettingsError
+from harkd.listening import Listening, SystemClock
 from harkd.pipeline import Pipeline
+from harkd.segment import Backlog
 from harkd.settings import AudioSettings, Settings
 from harkd.signal_processing import signal_stage
 from harkd.transcribe import FileSegments
@@ -105,6 +108,30 @@ def test_a_source_that_is_opened_again_is_heard_as_by_a_new_processor(audio: Aud
     fresh = heard(run(audio, OPENED, *blocks(after)))
     again = heard(run(audio, OPENED, *blocks(before), OPENED, *blocks(after)))
     assert np.array_equal(again[len(before) :], fresh)
+
+
+def test_what_is_measured_is_what_the_device_gave() -> None:
+    original = [replace(block, zeros_s=0.5) for block in blocks(speech(300), [480] * 9)]
+    events = run(ALL, OPENED, *original)
+    processed = [event for event in events if isinstance(event, AudioBlock)]
+    raws = [event.raw for event in processed if event.raw is not None]
+    assert np.array_equal(
+        np.concatenate(raws), np.concatenate([block.samples for block in original])
+    )
+    assert all(event.zeros_s == 0.5 for event in processed[: len(original)])
+
+    loud = np.full(RATE_HZ * 2, 8000, np.int16)
+    heard_as = Listening(
+        Settings(),
+        Backlog.of(Settings().recognizer),
+        lambda _: None,
+        clock=SystemClock(),
+        new_id=lambda: "A",
+        may_wait=False,
+    )
+    for event in run(AudioSettings(high_pass=True), OPENED, *blocks(loud, [480] * 70)):
+        heard_as.take(event)
+    assert heard_as.signal.figures().dc_offset == pytest.approx(8000 / 32768, abs=0.01)
 
 
 def test_silence_stays_silence() -> None:
