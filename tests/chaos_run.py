@@ -105,6 +105,7 @@ def run_chaos(
             course.rest(chance.uniform(*plan.rest_s))
         course.rest(LAST_REST_S)
         report = course.report
+        course.troubled.append((datetime.now(UTC), datetime.max.replace(tzinfo=UTC)))
         with suppress(AssertionError):
             report.log_lines = len(daemon.log)
         daemon.stop()
