@@ -293,16 +293,16 @@ class Listening:
 
     def _report_lost(self, event: SourceLost) -> None:
         self._opened = SourceOpened("", 0, 0)
-        if self._set_state(State.NO_MICROPHONE, event.reason, event.kind):
+        if self._state != (State.NO_MICROPHONE, event.reason, ""):
             log.warning("%s", event.reason)
+        self._set_state(State.NO_MICROPHONE, event.reason, event.kind)
 
-    def _set_state(self, state: State, reason: str = "", problem: str = "") -> bool:
+    def _set_state(self, state: State, reason: str = "", problem: str = "") -> None:
         """Tell a state where it differs from the last one that was told."""
         opened = self._opened
         if self._state == (state, reason, opened.device):
-            return False
+            return
         self._state = (state, reason, opened.device)
         self._sink(
             StateChanged(state, self._time.utc(), reason, opened.device, opened.rate_hz, problem)
         )
-        return True

@@ -176,7 +176,9 @@ def test_a_device_name_that_matches_nothing_or_several_is_reported_and_waited_fo
     pulse.add_source("back_office")
     run_env = {**env, **pulse.env, "HARKD_AUDIO__DEVICE": wanted}
     with Subscriber(broker) as subscriber, Daemon(env=run_env, folder=tmp_path) as daemon:
-        message = subscriber.wait_for(lambda m: b"no_microphone" in m.payload, 15)
+        message = subscriber.wait_for(
+            lambda m: m.topic.endswith("/state") and b"no_microphone" in m.payload, 15
+        )
         reason = json.loads(message.payload)["reason"]
         assert "office" in reason
         assert "audio.device" in reason
