@@ -36,7 +36,7 @@ REST_S = (0.5, 4.0)
 """How long nothing happens after each fault."""
 LONG_EVERY, LONG_FROM_S, LONG_S = 10, 4.0, (20.0, 30.0)
 """One in ten faults lasts as long as it takes until each wait of the daemon is at its longest."""
-LAST_REST_S = 6.0
+LAST_REST_S = 9.0
 """… and at the end, so that something is said that no fault disturbs."""
 TEXT_S = 12.0
 """After the bound of the state: what is said goes on, then a pause, then another utterance."""
@@ -105,6 +105,7 @@ def run_chaos(
             course.rest(chance.uniform(*plan.rest_s))
         course.rest(LAST_REST_S)
         report = course.report
+        course.troubled.append((datetime.now(UTC), datetime.max.replace(tzinfo=UTC)))
         with suppress(AssertionError):
             report.log_lines = len(daemon.log)
         daemon.stop()
