@@ -328,7 +328,7 @@ def test_the_state_tells_the_truth_through_zeros_a_move_and_a_dead_server(
         pulse.start()
         pulse.add_source("desk")
         subscriber.wait_for(listening_again, 5, after=seen)
-        warnings = [line["message"] for line in daemon.log if line["level"] == "warning"]
+        warnings = [line["message"] for line in daemon.log if line["log.level"] == "warning"]
         assert daemon.stop() == 0
     moves = [line for line in warnings if "moved harkd" in line]
     assert len(moves) == 1, warnings

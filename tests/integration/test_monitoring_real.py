@@ -35,7 +35,9 @@ def test_prometheus_sees_what_the_rules_and_the_dashboard_ask_for(
     port = free_port()
     server_folder = tmp_path / "prometheus"
     server_folder.mkdir()
-    run_env = {**env, **pulse.env, "HARKD_HTTP__PORT": str(port)}
+    # Nobody plays anything, and a null sink is silent as no microphone is.
+    quiet = {"HARKD_AUDIO__ZEROS_S": "0"}
+    run_env = {**env, **pulse.env, **quiet, "HARKD_HTTP__PORT": str(port)}
     with (
         Daemon(env=run_env, folder=tmp_path) as daemon,
         Prometheus(server_folder, port) as prometheus,
