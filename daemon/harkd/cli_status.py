@@ -121,7 +121,9 @@ class Watched:
             return None
         client_id = settings.effective_client_id + SUFFIX
         address = address_of(settings.mqtt, LOOPBACK, client_id)
-        feed = StatusFeed(address, settings.mqtt.protocol, list(self._roots.values()))
+        # The embedded broker speaks 3.1.1 alone, and does not say so.
+        version = settings.mqtt.protocol if settings.mqtt.host else "3.1.1"
+        feed = StatusFeed(address, version, list(self._roots.values()))
         feed.start()
         return feed
 

@@ -92,7 +92,7 @@ LAYERS = [
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_service", "cli_status", "__main__"},
 ]
-LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in layer}
+LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in sorted(layer)}
 HEAVY = {
     "kaldi_native_fbank",
     "numpy",
