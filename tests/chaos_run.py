@@ -306,5 +306,5 @@ def is_warning(line: str) -> bool:
     """Whether a line of the log is a warning or worse, or no line of the log."""
     if not line.startswith("{"):
         return bool(line.strip())
-    level: Any = json.loads(line).get("level", "")
+    level: Any = json.loads(line)["log.level"]
     return str(level).lower() in ("warning", "error", "critical")

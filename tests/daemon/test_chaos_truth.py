@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from chaos_faults import ROOT, Fault, Sound, nothing, together
+from chaos_run import is_warning
 from chaos_truth import Told, fresh, known_share, lies, listens_since, states, unended
+from harkd.logs import JsonFormatter
 from servers import Received
 
 S = 1_000_000_000
@@ -94,3 +97,11 @@ def test_two_faults_at_once_owe_what_both_owe() -> None:
     assert (both.name, both.sound, both.recover_s) == ("fault + other", Sound.NONE, 12.0)
     assert both.hides_state
     assert not both.pairs
+
+
+@pytest.mark.parametrize(("level", "counts"), [("info", False), ("warning", True), ("error", True)])
+def test_the_daemons_warnings_are_counted(level: str, counts: bool) -> None:
+    number = getattr(logging, level.upper())
+    record = logging.LogRecord("harkd", number, "", 0, "here", (), None)
+    assert is_warning(JsonFormatter().format(record)) is counts
+    assert is_warning("Traceback (most recent call last):")
