@@ -395,10 +395,10 @@ def test_a_process_that_replaces_one_of_zeros_is_no_news_until_it_has_a_sound(
     script = f"""
 opened(device='mic')
 second = os.path.exists({str(again)!r})
+open({str(again)!r}, "w").close()  # it is killed before it comes to its end
 for _ in range(3 if second else 9): audio(bytes(3200))
 if second:
     audio(b"\\1\\0" * 100)
-open({str(again)!r}, "w").close()
 hang()
 """
     with listening(script, AudioSettings(zeros_s=0.5)) as (source, events):
