@@ -22,6 +22,8 @@ from msgspec import Meta
 
 from harkd.errors import SettingsError
 from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, read_password
+from harkd.phrases.names import INLINE as INLINE_PHRASES
+from harkd.phrases.names import SECTION as PHRASES
 from harkd.settings_file import INPUTS, Entry, Fault, Keys, expand, find_file, read_file
 from harkd.settings_inputs import is_of_inputs, judged, twice
 from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
@@ -36,6 +38,7 @@ __all__ = [
     "LogSettings",
     "ModelsSettings",
     "MqttSettings",
+    "PhrasesSettings",
     "RecognizerSettings",
     "Settings",
     "StateSettings",
@@ -172,6 +175,16 @@ class StateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhrasesSettings:
+    """Which sentences are known. The sentences themselves are read by `harkd.phrases.loading`."""
+
+    mode: Literal["open", "prefer", "only"] = "prefer"
+    """Whether they count for nothing, before free text, or alone."""
+    file: str = ""
+    """File, folder or pattern with the templates; several with commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HermesSettings:
     """The part of a speech recognizer in Rhasspy's Hermes protocol."""
 
@@ -230,6 +243,7 @@ class Settings:
     models: ModelsSettings = field(default_factory=ModelsSettings)
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
+    phrases: PhrasesSettings = field(default_factory=PhrasesSettings)
     hermes: HermesSettings = field(default_factory=HermesSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     debug: DebugSettings = field(default_factory=DebugSettings)
@@ -287,6 +301,8 @@ def load_traced(
         if is_of_inputs(keys):
             values[keys], words = judged(keys, entry, LEAVES)
             origins[keys] = entry
+        elif keys[0] == PHRASES and keys[-1] in INLINE_PHRASES:
+            words = ""  # read where phrases are loaded, with their own faults
         elif keys not in LEAVES:
             words = unknown(keys, entry, LEAVES)
         else:
@@ -325,6 +341,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         models=ModelsSettings(**of("models")),
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
+        phrases=PhrasesSettings(**of("phrases")),
         hermes=HermesSettings(**of("hermes")),
         http=HttpSettings(**of("http")),
         debug=DebugSettings(**of("debug")),
