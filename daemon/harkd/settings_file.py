@@ -324,7 +324,10 @@ _SYNTAX: Final = (
     (r"character '.' that cannot start", "a value that begins with @, ` or % needs quotes"),
     (r"expected a single document", 'a second document begins ("---"); a settings file has one'),
     (r"escape|hexadecimal", "a wrong escape after a backslash; use single quotes around the value"),
-    (r"duplicate anchor|expected ',' or", "a bracket is never closed, or a comma is missing"),
+    (
+        r"duplicate anchor|expected ',' or",
+        "a bracket is never closed, a comma is missing, or brackets within brackets need quotes",
+    ),
 )
 """PyYAML's problems, and words for someone who has never read the YAML specification."""
 

@@ -112,6 +112,6 @@ def text_list(name: str, values: Sequence[SlotValue | Mapping[str, Any]]) -> Tex
             raise ValueError(
                 f'value {number} of the list "{name}" is neither a text nor has "in" and "out"'
             )
-        place = Place(source=f'list "{name}", value {number}')
+        place = Place(source=f'list "{name}", value {number}', column=1)
         found.append(TextValue(said=Written(text=str(said), place=place), out=out))
     return TextList(values=tuple(found))
