@@ -67,7 +67,7 @@ def check(files: tuple[Path, ...], explicit: Path | None, samples: int, seed: in
             click.echo(f"    {sample.phrase}{_slots(sample)}")
     for phrase, count in counts:
         if not count:
-            words = "cannot be said: a list in it is empty"
+            words = "cannot be said: a list in it is empty, or free text"
             click.echo(f"note: {phrase.intent}: {phrase.template!r} {words}", err=True)
     nodes, arcs = graph.size()
     click.echo(

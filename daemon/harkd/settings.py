@@ -22,11 +22,10 @@ from msgspec import Meta
 
 from harkd.errors import SettingsError
 from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, read_password
-from harkd.phrases.names import INLINE as INLINE_PHRASES
-from harkd.phrases.names import SECTION as PHRASES
 from harkd.settings_file import INPUTS, Entry, Fault, Keys, expand, find_file, read_file
 from harkd.settings_inputs import is_of_inputs, judged, twice
 from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
+from harkd.settings_phrases import is_inline
 
 __all__ = [
     "LEAVES",
@@ -301,8 +300,8 @@ def load_traced(
         if is_of_inputs(keys):
             values[keys], words = judged(keys, entry, LEAVES)
             origins[keys] = entry
-        elif keys[0] == PHRASES and keys[-1] in INLINE_PHRASES:
-            words = ""  # read where phrases are loaded, with their own faults
+        elif is_inline(keys):
+            words = ""  # its faults are told where phrases are loaded
         elif keys not in LEAVES:
             words = unknown(keys, entry, LEAVES)
         else:

@@ -54,7 +54,7 @@ LAYERS = [
         "service_status",
     }
     | {"recognizer", "recognizer.protocol"}
-    | {"phrases", "phrases.names", "phrases.template", "phrases.spoken", "phrases.numbers"}
+    | {"phrases", "settings_phrases", "phrases.template", "phrases.spoken", "phrases.numbers"}
     | {"phrases.builder", "phrases.graph", "phrases.tables", "phrases.source", "phrases.checking"}
     | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"},
     # Edges: each wraps one thing of the world.

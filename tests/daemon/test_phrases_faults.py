@@ -88,7 +88,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_their_lines() -> None:
         "lists:\n"
         "  n: {range: {from: 1}}\n"
         "  m: {range: {from: 5, to: 1}}\n"
-        "  w: {wildcard: true}\n"
+        "  w: {wildcards: true}\n"
         "  v: {values: ['(a', '[b]']}\n"
         "rules: {}\n"
     )

@@ -30,9 +30,9 @@ from harkd.phrases.builder import SlotValue
 from harkd.phrases.checking import near
 from harkd.phrases.file_lists import read_list
 from harkd.phrases.file_nodes import Nodes
-from harkd.phrases.names import OPTIONS, SECTION
 from harkd.phrases.source import AnyList, PhraseSource, Scope, Template, Written
 from harkd.settings_file import Fault, Place, compose
+from harkd.settings_phrases import OPTIONS, SECTION
 
 WITHOUT_EFFECT: Final = frozenset({"settings", "responses"})
 """What Home Assistant's files have too, and harkd has no use for."""

@@ -27,7 +27,7 @@ class Arc(NamedTuple):
     ident: int
     """Its number, unique in the graph."""
     word: str
-    """In lower case, without punctuation but for an apostrophe."""
+    """In lower case, without punctuation, but for an apostrophe, and the point in 21.5."""
     to: int
     """The node behind it."""
 

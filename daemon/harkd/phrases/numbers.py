@@ -7,6 +7,7 @@ thousands, and equal remainders are one node, so 0…999,999 takes some 300 arcs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -143,10 +144,8 @@ def number_node(builder: Builder, slot: str, numbers: NumberRange, to: int) -> i
             below = _above_zero(range(-every[-1], -every[0] + 1, every.step))
             size = builder.union(list(speaker.positive(below, after)))
             found.extend(speaker.begin(word, size) for word in ("minus", "negative"))
-    if numbers.digits and len(every) <= MOST_DIGITS:
-        found.extend(_digits(speaker, every, to))
-        if numbers.fractions:
-            found.extend(_digits(speaker, every, _point(speaker, numbers.fractions, to)))
+    if numbers.digits:
+        found.extend(_digits(speaker, every, numbers.fractions, to))
     return builder.union(found) if found else None
 
 
@@ -156,10 +155,16 @@ def _above_zero(numbers: range) -> range:
     return range(numbers.start + skipped * numbers.step, numbers.stop, numbers.step)
 
 
-def _digits(speaker: _Speaker, numbers: range, to: int) -> Iterator[int]:
+def _digits(
+    speaker: _Speaker, numbers: range, fractions: Fractions | None, to: int
+) -> Iterator[int]:
+    tenths = (0, *FRACTIONS[fractions]) if fractions else (0,)
+    if len(numbers) * len(tenths) > MOST_DIGITS:
+        return
     negative = []
-    for number in numbers:
-        node = speaker.add(str(abs(number)), abs(number), to)
+    for number, tenth in itertools.product(numbers, tenths):
+        size = abs(number) + tenth / 10 if tenth else abs(number)
+        node = speaker.add(str(size), size, to)
         if number < 0:
             negative.append(node)
         else:

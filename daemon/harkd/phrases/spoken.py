@@ -83,7 +83,7 @@ def readings(token: str, english: bool = True) -> tuple[Words, ...]:
     """Return every way to say one of `tokens`; the usual one first."""
     if _NUMBER.fullmatch(token) and token.isascii():
         spoken = _number_readings(token) if english else ()
-        return (*spoken, (token,)) if "." not in token or not spoken else spoken
+        return (*spoken, (token,))
     lower = token.lower()
     if token.isascii() and token.isalpha() and token.isupper() and 2 <= len(token) <= MAX_ACRONYM:
         return ((lower,), tuple(lower))

@@ -5,6 +5,7 @@ In: what `Builder` made. Out: `Match`, for arcs or for words.
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,27 @@ class Tables:
         """Return the numbers of a node's arcs."""
         return range(self.first[node], self.first[node + 1])
 
+    @functools.cached_property
+    def openings(self) -> Mapping[int, Mapping[int, Sequence[int]]]:
+        """The arcs at which templates begin, by their node and by a word that can be the first."""
+        found: dict[int, dict[int, list[int]]] = {}
+        for node in range(len(self.ends)):
+            for arc in self.arcs(node):
+                if self.actions[self.action[arc]].kind == "phrase":
+                    by_word = found.setdefault(node, {})
+                    for word in self._first_words(self.to[arc]):
+                        by_word.setdefault(word, []).append(arc)
+        return found
+
+    def _first_words(self, node: int) -> set[int]:
+        words = set[int]()
+        for arc in self.arcs(node):
+            if self.word[arc]:
+                words.add(self.word[arc])
+            else:
+                words |= self._first_words(self.to[arc])
+        return words
+
     def told(self, walked: Sequence[int]) -> Match:
         """Return what the sentence of these arcs means."""
         words, slots = [], dict[str, SlotValue]()
@@ -149,7 +171,10 @@ class _Reading:
         found: tuple[int, list[int]] | None = None
         if tables.ends[node] and at == len(self._words):
             found = (0, [])
-        for arc in tables.arcs(node):
+        arcs: Sequence[int] = tables.arcs(node)
+        if node in tables.openings:
+            arcs = tables.openings[node].get(self._words[at], ()) if at < len(self._words) else ()
+        for arc in arcs:
             word = tables.word[arc]
             if word and (at == len(self._words) or word != self._words[at]):
                 continue
