@@ -64,7 +64,10 @@ def check(files: tuple[Path, ...], explicit: Path | None, samples: int, seed: in
         possible = [graph.phrases[number] for number in numbers if counts[number][1]]
         for _ in range(samples if possible else 0):
             sample = graph.sample(random, random.choice(possible))
-            click.echo(f"    {sample.phrase}{_slots(sample)}")
+            meant = graph.best(sample.phrase.split()) or sample
+            same = (meant.intent, meant.slots) == (sample.intent, sample.slots)
+            other = "" if same else f"  (taken as {meant.intent}{_slots(meant)})"
+            click.echo(f"    {sample.phrase}{_slots(sample)}{other}")
     for phrase, count in counts:
         if not count:
             words = "cannot be said: a list in it is empty, or free text"
@@ -74,6 +77,18 @@ def check(files: tuple[Path, ...], explicit: Path | None, samples: int, seed: in
         f"{', '.join(map(str, found.files))}: no faults; {len(graph.phrases)} templates, "
         f"{graph.expansions():,} sentences, {nodes} nodes, {arcs} arcs, {found.compiled_s:.1f} s"
     )
+
+
+@phrases.command(short_help="Print phrases for a house, to begin with.")
+def example() -> None:
+    """Print a phrases file for a plausible house, in English: a start for your own."""
+    here = Path(__file__).resolve().parent
+    name = "house.en.yaml"
+    for path in (here / name, here.parents[1] / "config" / "phrases" / name):
+        if path.is_file():
+            click.echo(path.read_text(encoding="utf-8"), nl=False)
+            return
+    raise PhrasesError(f"{here / name} is missing", "Install harkd again")
 
 
 @phrases.command(short_help="Show what a sentence means.")

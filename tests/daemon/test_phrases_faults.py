@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harkd.errors import PhrasesError
+from harkd.phrases import compiling
 from harkd.phrases.compiling import compile_phrases
 from harkd.phrases.file import FileReader
 from harkd.phrases.loading import load_files
@@ -157,6 +158,15 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"intents:\n  a: [caf\xe9]\n")
     with pytest.raises(PhrasesError, match=r"p\.yaml:2: is not UTF-8 text \(byte 0xe9\)"):
         load_files([path])
+
+
+def test_templates_that_are_too_much_together_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "MOST_PARTS", 2_000)
+    nested = "a"
+    for _ in range(4):
+        nested = f"({nested};b;c;d;e;f)"
+    (found,) = of_template(nested)
+    assert "and those before it are too much together; take out alternatives" in found
 
 
 def test_a_name_that_two_files_define_is_told_with_both_places(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from harkd.cli_config import config
 from harkd.cli_phrases import phrases
 from harkd.errors import PhrasesError
 from harkd.phrases import loading
@@ -168,6 +169,26 @@ def test_check_names_a_template_that_cannot_be_said(lamps: Path) -> None:
         "note: on: 'turn on {lamp}' cannot be said: a list in it is empty, or free text"
         in done.stderr
     )
+
+
+def test_check_tells_where_a_sentence_is_taken_for_another(lamps: Path) -> None:
+    lamps.write_text("intents: {all: [turn on all], one: ['turn on {x}']}\nlists: {x: [all]}\n")
+    done = CliRunner().invoke(phrases, ["check", str(lamps), "--samples", "1"])
+    assert "    turn on all  x=all  (taken as all)\n" in done.output
+
+
+def test_the_example_is_the_house(tmp_path: Path) -> None:
+    path = tmp_path / "house.yaml"
+    path.write_text(CliRunner().invoke(phrases, ["example"]).output)
+    done = CliRunner().invoke(phrases, ["match", "turn on the bed light", str(path)])
+    assert json.loads(done.output)["intent"] == "HassTurnOn"
+
+
+def test_checking_the_settings_checks_their_phrases(tmp_path: Path) -> None:
+    path = tmp_path / "harkd.yaml"
+    path.write_text(indented("intents:\n  on:\n    - go [there\n"))
+    done = CliRunner().invoke(config, ["check", str(path)])
+    assert isinstance(done.exception, PhrasesError)
 
 
 def test_match_shows_the_meaning_of_a_text(lamps: Path) -> None:

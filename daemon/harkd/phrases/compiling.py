@@ -8,7 +8,6 @@ beginning that may yet belong to the word before.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Many
 from typing import Final
@@ -37,10 +36,13 @@ Following = dict[str, int]
 """Nodes by the letters that come before them, without a space."""
 MOST_GLUED: Final = 1000
 """Beginnings of words that one place of a template may have."""
+MOST_PARTS: Final = 2_000_000
+"""Parts of templates and values of lists that are built, each for what follows it; Home Assistant's
+English sentences have some 50,000. A minute's work."""
 
 
-class _TooManyError(Exception):
-    """Alternatives without spaces between them make more words than `MOST_GLUED`."""
+class _TooMuchError(Exception):
+    """A template is more than can be built; says why, and what to do."""
 
 
 def compile_phrases(source: PhraseSource) -> PhraseGraph:
@@ -63,12 +65,11 @@ def compile_phrases(source: PhraseSource) -> PhraseGraph:
         tree = checked.trees[template.written.text]
         try:
             starts = compiler.start(tree, {"": skipped}, scope) if tree else None
-        except _TooManyError:
-            text = (
-                f"{quoted(template.written.text)} has more than {MOST_GLUED} words out of parts "
-                "without spaces between them; write spaces, or the words"
-            )
+        except _TooMuchError as exc:
+            text = f"{quoted(template.written.text)} {exc}"
             faults.append(Fault(place=template.written.place, text=text))
+            if compiler.parts > MOST_PARTS:
+                break
             continue
         phrases.append(
             Phrase(
@@ -104,6 +105,8 @@ class _Compiler:
         self._builder = builder
         self._trees = trees
         self._english = english
+        self.parts = 0
+        """What was built, see `MOST_PARTS`."""
         self._numbers: dict[tuple[NumberRange, str, int], int | None] = {}
         self._lists: dict[tuple[int, str, str, int], int | None] = {}
         self._rules: dict[tuple[int, int, tuple[tuple[str, int], ...]], Following] = {}
@@ -132,6 +135,7 @@ class _Compiler:
         """Return what follows the part before `tree`."""
         if not after:
             return {}
+        self._count()
         match tree:
             case Text(text):
                 return self._text(text, after)
@@ -142,12 +146,7 @@ class _Compiler:
             case Choice(items):
                 return self._either([self._before(item, after, scope) for item in items])
             case AnyOrder(items):
-                return self._either(
-                    [
-                        self._before(_spread(order), after, scope)
-                        for order in itertools.permutations(items)
-                    ]
-                )
+                return self._any_order(items, after, scope)
             case RuleUse(name, _):
                 written = scope.rules[name]
                 key = (id(written), self._own, tuple(sorted(after.items())))
@@ -158,13 +157,39 @@ class _Compiler:
                 node = self._list_use(tree, after, scope)
                 return {} if node is None else {"": node}
 
+    def _count(self) -> None:
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise _TooMuchError(
+                "and those before it are too much together; take out alternatives, or uses of "
+                "long lists"
+            )
+
+    def _any_order(self, items: Many[Expression], after: Following, scope: Scope) -> Following:
+        # For each set of parts that are left to say, what leads on from there: 64 for 6 parts,
+        # instead of their 720 orders.
+        left = [after]
+        for parts in range(1, 2 ** len(items)):
+            ways = [
+                self._before(
+                    Sequence((Text(" "), item, Text(" "))), left[parts & ~(1 << number)], scope
+                )
+                for number, item in enumerate(items)
+                if parts & (1 << number)
+            ]
+            left.append(self._either(ways))
+        return left[-1]
+
     def _either(self, found: Iterable[Following]) -> Following:
         ways: dict[str, list[int]] = {}
         for following in found:
             for letters, node in following.items():
                 ways.setdefault(letters, []).append(node)
         if len(ways) > MOST_GLUED:
-            raise _TooManyError
+            raise _TooMuchError(
+                f"has more than {MOST_GLUED} words out of parts without spaces between them; "
+                "write spaces, or the words"
+            )
         return {letters: self._builder.union(nodes) for letters, nodes in ways.items()}
 
     def _text(self, text: str, after: Following) -> Following:
@@ -248,6 +273,7 @@ class _Compiler:
         self, tree: Expression, slot: str, out: SlotValue, after: Following, scope: Scope
     ) -> int | None:
         """Return a node at which one value begins."""
+        self._count()
         action = self._builder.action("set", slot, out)
         if not isinstance(tree, Text):
             node = self.start(tree, after, scope)
@@ -265,11 +291,3 @@ def _split(text: str) -> list[str]:
     lead = [""] if text[:1].isspace() else []
     tail = [""] if text[-1:].isspace() and parts else []
     return [*lead, *parts, *tail] or [""]
-
-
-def _spread(items: Iterable[Expression]) -> Sequence:
-    """Put spaces around the parts of an order."""
-    spaced: list[Expression] = [Text(" ")]
-    for item in items:
-        spaced += [item, Text(" ")]
-    return Sequence(tuple(spaced))

@@ -18,7 +18,7 @@ INLINE_RANGE: Final = re.compile(r"(-?\d+)\.\.(-?\d+)(?:,(\d+))?")
 MAX_DEPTH: Final = 30
 """Brackets within brackets; nobody writes more, and the parser is recursive."""
 MAX_PERMUTED: Final = 6
-"""Parts that may stand in any order; 6 have 720 orders."""
+"""Parts that may stand in any order; what is left to say has 64 states for 6."""
 
 
 class TemplateFault(Exception):  # noqa: N818
