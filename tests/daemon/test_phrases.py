@@ -271,6 +271,25 @@ def test_any_number_to_a_million_is_read_back(number: int) -> None:
     assert slots(MILLION, f"n {number:,}") == {"n": number}
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(-3_000, 999_000),
+    st.integers(0, 300_000),
+    st.integers(1, 5_000),
+    st.lists(st.integers(0, 300_000), max_size=20),
+)
+def test_any_range_has_its_numbers_and_no_others(
+    low: int, span: int, step: int, offsets: list[int]
+) -> None:
+    high = min(low + span, 999_999)
+    graph, inside = ranged(low, high, step, ", digits: false"), range(low, high + 1, step)
+    tried = {inside[0], inside[-1], inside[-1] + step, low + 1, low - 1}
+    for number in tried | {low + offset for offset in offsets}:
+        if abs(number) <= 999_999:
+            found = graph.best(f"n {spelled(number)}".split())
+            assert (found and found.slots) == ({"n": number} if number in inside else None)
+
+
 def test_a_million_numbers_take_few_arcs() -> None:
     assert MILLION.size()[1] < 500
 

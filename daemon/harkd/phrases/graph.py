@@ -116,7 +116,7 @@ class PhraseGraph:
         """Return each template with the number of its sentences."""
         paths, tables = self._paths(), self.tables
         found = dict.fromkeys(range(len(tables.phrases)), 0)
-        for arc, phrase in self._roots():
+        for arc, phrase in self.tables.roots:
             found[phrase] = paths[tables.to[arc]]
         before = paths[tables.start] // (sum(found.values()) or 1)  # ways to say "please" first
         found = {phrase: before * count for phrase, count in found.items()}
@@ -131,7 +131,7 @@ class PhraseGraph:
         paths, tables = self._paths(), self.tables
         roots = [
             arc
-            for arc, number in self._roots()
+            for arc, number in self.tables.roots
             if paths[tables.to[arc]] and (phrase is None or phrase is tables.phrases[number])
         ]
         if not roots:
@@ -168,13 +168,6 @@ class PhraseGraph:
     def seen(self) -> tuple[int, int]:
         """Return the number of deterministic nodes and arcs that were found so far."""
         return len(self._nodes), len(self._words)
-
-    def _roots(self) -> Iterator[tuple[int, int]]:
-        """Yield the arc at which each template begins, and the template's number."""
-        for arc in range(len(self.tables.to)):
-            action = self.tables.actions[self.tables.action[arc]]
-            if action.kind == "phrase":
-                yield arc, int(action.value)
 
     def _closure(self, node: int) -> frozenset[int]:
         """The nodes that empty steps lead to, without those that only have empty steps."""

@@ -86,6 +86,12 @@ class Tables:
         return range(self.first[node], self.first[node + 1])
 
     @functools.cached_property
+    def roots(self) -> Sequence[tuple[int, int]]:
+        """The arc at which each template begins, and the template's number."""
+        told = ((arc, self.actions[action]) for arc, action in enumerate(self.action))
+        return [(arc, int(action.value)) for arc, action in told if action.kind == "phrase"]
+
+    @functools.cached_property
     def openings(self) -> Mapping[int, Mapping[int, Sequence[int]]]:
         """The arcs at which templates begin, by their node and by a word that can be the first."""
         found: dict[int, dict[int, list[int]]] = {}
