@@ -1,82 +1,21 @@
-"""Templates: every sentence that they have is read back with its own intent and slots."""
+"""Templates: the sentences that they have, and what these mean."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from harkd.phrases import Match, PhraseGraph
-from harkd.phrases.compiling import compile_phrases
-from harkd.phrases.file import FileReader
-from harkd.phrases.spoken import number_words, readings, tokens
-from harkd.phrases.template import (
-    AnyOrder,
-    Choice,
-    Expression,
-    ListUse,
-    RuleUse,
-    Sequence,
-    Text,
-    parse,
-)
-
-HOUSE = Path(__file__).parents[2] / "config" / "phrases" / "house.en.yaml"
-
-
-def compiled(text: str) -> PhraseGraph:
-    """The graph of a phrases file's text, which must have no faults."""
-    reader = FileReader()
-    reader.read(Path("phrases.yaml"), text)
-    assert not reader.faults
-    return compile_phrases(reader.source())
+from harkd.phrases.spoken import readings, tokens
+from phrasing import HOUSE, compiled, of, said, sentences, slots, walk
 
 
 @pytest.fixture(scope="module")
 def house() -> PhraseGraph:
     """The phrases that come with harkd."""
     return compiled(HOUSE.read_text(encoding="utf-8"))
-
-
-def of(*templates: str, **lists: list[str]) -> PhraseGraph:
-    """The graph of templates of one intent."""
-    lines = ["intents:", "  do:", *(f"    - '{template}'" for template in templates), "lists:"]
-    lines += [f"  {name}: {values}" for name, values in lists.items()]
-    return compiled("\n".join(lines))
-
-
-def sentences(graph: PhraseGraph) -> list[str]:
-    """All of them, sorted."""
-    return sorted(match.phrase for match in graph.sentences())
-
-
-def slots(graph: PhraseGraph, text: str) -> dict[str, Any]:
-    """What a text has in it, which must be a sentence."""
-    found = graph.match(text)
-    assert found, text
-    return found.slots
-
-
-def said(text: str) -> list[str]:
-    """The words of a sentence."""
-    return text.split()
-
-
-def walk(graph: PhraseGraph, words: list[str]) -> list[int]:
-    """The arcs from the start that spell these words, to an end."""
-    node, path = graph.start, []
-    for word in words:
-        (arc,) = [arc for arc in graph.arcs(node) if arc.word == word]
-        path.append(arc.ident)
-        node = arc.to
-    assert graph.ends(node)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -233,146 +172,6 @@ def test_tails_that_templates_share_are_there_once() -> None:
     assert many.size()[1] < few[1] + 20
 
 
-# ------------------------------------------------------------------------------- numbers
-
-
-def spelled(number: int) -> str:
-    """A number as most people say it."""
-    sign = "minus " if number < 0 else ""
-    return sign + " ".join(number_words(abs(number)))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "step"), [(0, 100, 5), (1, 12, 1), (-20, 20, 4), (7, 5000, 7), (990, 1010, 1)]
-)
-def test_a_range_has_its_numbers_and_no_others(low: int, high: int, step: int) -> None:
-    graph = of(f"n {{{low}..{high},{step}:n}}") if low >= 0 else ranged(low, high, step)
-    inside = set(range(low, high + 1, step))
-    for number in range(low - 30, high + 30):
-        found = graph.best(f"n {spelled(number)}".split())
-        assert (found is not None) == (number in inside), number
-        if found:
-            assert found.slots == {"n": number}
-            assert type(found.slots["n"]) is int
-
-
-def ranged(low: int, high: int, step: int = 1, more: str = "") -> PhraseGraph:
-    """A graph of "n" and a number."""
-    return compiled(
-        "intents: {x: ['n {n}']}\n"
-        f"lists: {{n: {{range: {{from: {low}, to: {high}, step: {step}{more}}}}}}}\n"
-    )
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 999_999))
-def test_any_number_to_a_million_is_read_back(number: int) -> None:
-    assert slots(MILLION, f"n {spelled(number)}") == {"n": number}
-    assert slots(MILLION, f"n {number:,}") == {"n": number}
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(-3_000, 999_000),
-    st.integers(0, 300_000),
-    st.integers(1, 5_000),
-    st.lists(st.integers(0, 300_000), max_size=20),
-)
-def test_any_range_has_its_numbers_and_no_others(
-    low: int, span: int, step: int, offsets: list[int]
-) -> None:
-    high = min(low + span, 999_999)
-    graph, inside = ranged(low, high, step, ", digits: false"), range(low, high + 1, step)
-    tried = {inside[0], inside[-1], inside[-1] + step, low + 1, low - 1}
-    for number in tried | {low + offset for offset in offsets}:
-        if abs(number) <= 999_999:
-            found = graph.best(f"n {spelled(number)}".split())
-            assert (found and found.slots) == ({"n": number} if number in inside else None)
-
-
-def test_a_million_numbers_take_few_arcs() -> None:
-    assert MILLION.size()[1] < 500
-
-
-MILLION = ranged(0, 999_999)
-
-
-@pytest.mark.parametrize(
-    ("said", "value"),
-    [
-        ("a hundred", 100),
-        ("one hundred and five", 105),
-        ("one hundred five", 105),
-        ("two thousand and five", 2005),
-        ("a thousand two hundred", 1200),
-        ("nine hundred and ninety nine thousand nine hundred and ninety nine", 999_999),
-        ("zero", 0),
-        ("12,345", 12_345),
-    ],
-)
-def test_numbers_are_said_in_these_ways(said: str, value: int) -> None:
-    assert slots(MILLION, f"n {said}") == {"n": value}
-
-
-@pytest.mark.parametrize(
-    "said", ["hundred", "twenty eleven", "five twenty", "one thousand thousand", "and five", ""]
-)
-def test_these_are_no_numbers(said: str) -> None:
-    assert MILLION.match(f"n {said}") is None
-
-
-@pytest.mark.parametrize(
-    ("said", "value"),
-    [
-        ("twenty one point five", 21.5),
-        ("twenty one and a half", 21.5),
-        ("21.5", 21.5),
-        ("-3", -3),
-        ("minus three point five", -3.5),
-        ("twenty", 20),
-    ],
-)
-def test_halves_may_follow(said: str, value: float) -> None:
-    found = slots(ranged(-5, 25, 1, ", fractions: halves"), f"n {said}")["n"]
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_tenths_may_follow() -> None:
-    graph = ranged(0, 5, 1, ", fractions: tenths")
-    assert slots(graph, "n two point seven") == {"n": 2.7}
-    assert graph.match("n two and a half") is None
-
-
-def test_a_multiplier_makes_the_value_of_the_number() -> None:
-    assert slots(ranged(1, 60, 1, ", multiplier: 60"), "n five") == {"n": 300}
-    assert slots(ranged(0, 100, 1, ", multiplier: 2.55"), "n 50") == {"n": 127.5}
-
-
-def test_a_number_with_a_fraction_is_one_word_in_digits() -> None:
-    graph = ranged(-1, 1, 1, ", fractions: halves, words: false")
-    assert sentences(graph) == [
-        *("n 0", "n 0.5", "n 1", "n 1.5", "n minus 1", "n minus 1.5"),
-    ]
-    found = graph.best(["n", "minus", "1.5"])
-    assert found
-    assert found.slots == {"n": -1.5}
-
-
-def test_numbers_can_be_heard_as_digits_only_or_words_only() -> None:
-    digits, words = ranged(1, 5, 1, ", words: false"), ranged(1, 5, 1, ", digits: false")
-    assert digits.best(["n", "5"])
-    assert not digits.best(["n", "five"])
-    assert words.best(["n", "five"])
-    assert not words.best(["n", "5"])
-
-
-def test_numbers_of_another_language_are_digits() -> None:
-    graph = compiled("language: de\nintents: {x: ['auf {0..30:n} Grad']}\n")
-    assert slots(graph, "auf 21 grad") == {"n": 21}
-    assert graph.expansions() == 31
-
-
 # ------------------------------------------------------------------------------- how text is said
 
 
@@ -401,125 +200,6 @@ def test_a_word_has_these_readings() -> None:
     assert readings("2.5") == (("two", "point", "five"), ("2.5",))
     assert readings("25", english=False) == (("25",),)
     assert readings("Kitchen") == (("kitchen",),)
-
-
-# ------------------------------------------------------------------------------- any template
-
-WORDS = st.sampled_from(["on", "off", "the", "lamp", "red", "now"])
-LISTS = {"a": ["one lamp", "two", "red"], "b": ["blue sky", "sky"]}
-RULES = {"r": "[really] now", "s": "(go|run) {b:deep}"}
-
-
-def templates() -> st.SearchStrategy[str]:
-    """Templates without punctuation; each use of a list has a slot of its own."""
-    leaves = st.one_of(
-        WORDS,
-        WORDS,
-        st.sampled_from(["{a:?}", "{b:?}", "{3..120,9:?}", "<r>"]),
-    )
-
-    def more(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-        several = st.lists(inner, min_size=2, max_size=3)
-        return st.one_of(
-            several.map(" ".join),
-            several.map(lambda parts: f"({'|'.join(parts)})"),
-            inner.map(lambda part: f"[{part}]"),
-            st.tuples(inner, inner).map(lambda two: f"({two[0]};{two[1]})"),
-            st.tuples(WORDS, WORDS).map(lambda two: f"{two[0]}[{two[1]}]"),
-        )
-
-    def named(template: str) -> str:
-        numbers = itertools.count(1)
-        return "".join(
-            f"s{next(numbers)}" if letter == "?" else letter for letter in f"go {template}"
-        )
-
-    return st.recursive(leaves, more, max_leaves=7).map(named)
-
-
-def written_out(tree: Expression, rules: Mapping[str, str]) -> Iterator[str]:  # noqa: C901
-    """Every sentence of a tree, text by text: what the graph is held against."""
-    match tree:
-        case Text(text):
-            yield text
-        case Choice(items):
-            for item in items:
-                yield from written_out(item, rules)
-        case Sequence(items):
-            parts = [list(written_out(item, rules)) for item in items]
-            yield from map("".join, itertools.product(*parts))
-        case AnyOrder(items):
-            for order in itertools.permutations(items):
-                parts = [list(written_out(item, rules)) for item in order]
-                yield from (f" {' '.join(each)} " for each in itertools.product(*parts))
-        case RuleUse(name, _):
-            yield from written_out(parse(rules[name]), rules)
-        case ListUse(name, _, _, None):
-            yield from LISTS[name]
-        case ListUse(_, _, _, (low, high, step)):
-            for number in range(low, high + 1, step):
-                yield str(number)
-                yield from number_ways(number)
-
-
-def number_ways(number: int) -> Iterator[str]:
-    """A number below 200 in words."""
-    said = spelled(number)
-    yield said
-    if number > 100:
-        yield said.replace("hundred", "hundred and")
-    if number >= 100:
-        yield said.replace("one hundred", "a hundred", 1)
-    if number > 100:
-        yield said.replace("one hundred", "a hundred and", 1)
-
-
-def graph_of(texts: list[str]) -> PhraseGraph:
-    """The graph of generated templates, one intent each."""
-    lines = ["intents:"]
-    for number, text in enumerate(texts):
-        lines += [f"  i{number}:", f"    - '{text}'"]
-    lines += ["lists:", *(f"  {name}: {values}" for name, values in LISTS.items())]
-    lines += ["expansion_rules:", *(f"  {name}: '{rule}'" for name, rule in RULES.items())]
-    return compiled("\n".join(lines))
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(templates())
-def test_a_graph_has_the_sentences_of_its_template_and_no_others(template: str) -> None:
-    graph = graph_of([template])
-    if graph.expansions() > 3_000:
-        return
-    wanted = {" ".join(text.split()) for text in written_out(parse(template), RULES)}
-    found = sentences(graph)
-    assert set(found) == wanted
-    assert graph.expansions() == len(found)
-
-
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(templates(), min_size=1, max_size=4), st.randoms(use_true_random=False))
-def test_a_random_sentence_is_read_back_as_one_of_its_meanings(
-    texts: list[str], random: Random
-) -> None:
-    graph = graph_of(texts)
-    for _ in range(5):
-        sample = graph.sample(random)
-        found = graph.interpret(walk(graph, said(sample.phrase)))
-        assert found.phrase == sample.phrase
-        if found.slots != sample.slots or found.intent != sample.intent:
-            assert ambiguous(graph, sample.phrase)
-
-
-def ambiguous(graph: PhraseGraph, phrase: str) -> bool:
-    """Whether a sentence has several meanings, looked up among all sentences."""
-    if graph.expansions() > 20_000:
-        return True
-    meanings = {
-        (match.intent, str(sorted(match.slots.items())))
-        for match in graph.sentences()
-        if match.phrase == phrase
-    }
-    return len(meanings) > 1
 
 
 # ------------------------------------------------------------------------------- the house

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import hassil
 import yaml
 
-from harkd.phrases import PhraseGraph
-from harkd.phrases.compiling import compile_phrases
-from harkd.phrases.file import FileReader
+from phrasing import HOUSE, compiled
 
-HOUSE = Path(__file__).parents[2] / "config" / "phrases" / "house.en.yaml"
 TEMPLATES = """
 language: en
 intents:
@@ -45,14 +41,6 @@ expansion_rules:
   the_lamp: "[the|my] {lamp:name}"
   area: "[the] {area}"
 """
-
-
-def compiled(text: str) -> PhraseGraph:
-    """The graph of a phrases file's text."""
-    reader = FileReader()
-    reader.read(Path("phrases.yaml"), text)
-    assert not reader.faults
-    return compile_phrases(reader.source())
 
 
 def heard(intents: hassil.Intents, text: str) -> list[tuple[str, dict[str, Any]]]:
