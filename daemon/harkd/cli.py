@@ -18,6 +18,7 @@ from harkd.cli_config import config, config_option
 from harkd.cli_doctor import devices, doctor
 from harkd.cli_health import health
 from harkd.cli_models import models
+from harkd.cli_phrases import phrases
 from harkd.cli_service import service
 from harkd.cli_status import status
 from harkd.cli_transcribe import transcribe
@@ -40,6 +41,7 @@ cli.add_command(devices)
 cli.add_command(doctor)
 cli.add_command(health)
 cli.add_command(models)
+cli.add_command(phrases)
 cli.add_command(service)
 cli.add_command(status)
 cli.add_command(transcribe)

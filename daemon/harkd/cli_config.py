@@ -58,10 +58,13 @@ def check(file: Path | None, explicit: Path | None) -> None:
 
     HARKD_… variables of the environment are checked too. Exits with 1 if there is a fault.
     """
+    from harkd.phrases import loading
+
     if file and explicit:
         raise click.UsageError("Name the file once: as FILE or with --config.")
     path = find_file(file or explicit, os.environ)
     settings = load(path, os.environ)
+    loading.load(settings.phrases, path)
     click.echo(f"{path}: no faults" if path else "no settings file: the defaults apply, no faults")
     # These depend on who runs harkd and where, so they are no faults of the file.
     looks: tuple[Callable[[], None], ...] = (

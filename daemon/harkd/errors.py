@@ -4,6 +4,7 @@
 
     HarkdError                  message says what is wrong, `mend` says what to do
     ├── SettingsError           one or more faults of the settings, each with its path
+    ├── PhrasesError            one or more faults of the phrases, each with its place
     ├── AudioError              a microphone, a file or stdin cannot be read (mostly worth a retry)
     │   └── AudioFileError      a file is no audio, or cannot be opened (never worth a retry)
     ├── ModelError              a model cannot be used
@@ -51,6 +52,10 @@ class HarkdError(Exception):
 
 class SettingsError(HarkdError):
     """The settings have one or more faults; `message` lists them all, one a line."""
+
+
+class PhrasesError(HarkdError):
+    """The phrases have one or more faults; `message` lists them all, one a line."""
 
 
 class AudioError(HarkdError):

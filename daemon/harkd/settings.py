@@ -25,6 +25,7 @@ from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, re
 from harkd.settings_file import INPUTS, Entry, Fault, Keys, expand, find_file, read_file
 from harkd.settings_inputs import is_of_inputs, judged, twice
 from harkd.settings_leaf import Leaf, judge, leaves_of, read_environment, unknown
+from harkd.settings_phrases import is_inline
 
 __all__ = [
     "LEAVES",
@@ -36,6 +37,7 @@ __all__ = [
     "LogSettings",
     "ModelsSettings",
     "MqttSettings",
+    "PhrasesSettings",
     "RecognizerSettings",
     "Settings",
     "StateSettings",
@@ -172,6 +174,16 @@ class StateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhrasesSettings:
+    """Which sentences are known. The sentences themselves are read by `harkd.phrases.loading`."""
+
+    mode: Literal["open", "prefer", "only"] = "prefer"
+    """Whether they count for nothing, before free text, or alone."""
+    file: str = ""
+    """File, folder or pattern with the templates; several with commas."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class HermesSettings:
     """The part of a speech recognizer in Rhasspy's Hermes protocol."""
 
@@ -230,6 +242,7 @@ class Settings:
     models: ModelsSettings = field(default_factory=ModelsSettings)
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
+    phrases: PhrasesSettings = field(default_factory=PhrasesSettings)
     hermes: HermesSettings = field(default_factory=HermesSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     debug: DebugSettings = field(default_factory=DebugSettings)
@@ -287,6 +300,8 @@ def load_traced(
         if is_of_inputs(keys):
             values[keys], words = judged(keys, entry, LEAVES)
             origins[keys] = entry
+        elif is_inline(keys):
+            words = ""  # its faults are told where phrases are loaded
         elif keys not in LEAVES:
             words = unknown(keys, entry, LEAVES)
         else:
@@ -325,6 +340,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         models=ModelsSettings(**of("models")),
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),
+        phrases=PhrasesSettings(**of("phrases")),
         hermes=HermesSettings(**of("hermes")),
         http=HttpSettings(**of("http")),
         debug=DebugSettings(**of("debug")),

@@ -186,7 +186,23 @@ def read_file(path: Path, faults: list[Fault]) -> dict[Keys, Entry]:
     Raises:
         SettingsError: As `read_small`.
     """
-    text = read_small(path)
+    root = compose(path, read_small(path), faults)
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        words = 'settings are lines of "name: value" under sections; see `harkd config example`'
+        faults.append(Fault(place=_place(path, root.start_mark), text=words))
+        return {}
+    entries: dict[Keys, Entry] = {}
+    _read_section(path, root, (), entries, faults)
+    return entries
+
+
+def compose(path: Path, text: str, faults: list[Fault]) -> yaml.Node | None:
+    """Returns the nodes of a file, with their marks; None where it is empty, or is no YAML.
+
+    What is wrong is added to `faults`.
+    """
     # Not the C loader: it has no depth limit of its own and would overflow the C stack.
     loader = yaml.SafeLoader("")
     try:
@@ -196,32 +212,26 @@ def read_file(path: Path, faults: list[Fault]) -> dict[Keys, Entry]:
         line = text.count("\n", 0, exc.position) + 1
         words = f"character U+{ord(text[exc.position]):04X} is not allowed in YAML; delete it"
         faults.append(Fault(place=Place(source=str(path), line=line), text=words))
-        return {}
+        return None
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         place = _place(path, mark, column=True) if mark else Place(source=str(path))
         faults.append(Fault(place=place, text=_syntax_words(exc)))
-        return {}
+        return None
     except RecursionError:
         words = "is nested too deeply; settings have two levels, a section and its options"
         faults.append(Fault(place=Place(source=str(path)), text=words))
-        return {}
+        return None
     except (ValueError, OverflowError):  # PyYAML lets chr() raise: "\UFFFFFFFF"
         place = Place(source=str(path), line=loader.line + 1)
         words = "is not YAML; look for a wrong escape after a backslash, or use single quotes"
         faults.append(Fault(place=place, text=words))
-        return {}
+        return None
     finally:
         loader.dispose()
-    if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null"):
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        words = 'settings are lines of "name: value" under sections; see `harkd config example`'
-        faults.append(Fault(place=_place(path, root.start_mark), text=words))
-        return {}
-    entries: dict[Keys, Entry] = {}
-    _read_section(path, root, (), entries, faults)
-    return entries
+    if isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null":
+        return None
+    return root
 
 
 def plain(text: str) -> object:
@@ -314,7 +324,10 @@ _SYNTAX: Final = (
     (r"character '.' that cannot start", "a value that begins with @, ` or % needs quotes"),
     (r"expected a single document", 'a second document begins ("---"); a settings file has one'),
     (r"escape|hexadecimal", "a wrong escape after a backslash; use single quotes around the value"),
-    (r"duplicate anchor|expected ',' or", "a bracket is never closed, or a comma is missing"),
+    (
+        r"duplicate anchor|expected ',' or",
+        "a bracket is never closed, a comma is missing, or brackets within brackets need quotes",
+    ),
 )
 """PyYAML's problems, and words for someone who has never read the YAML specification."""
 

@@ -53,13 +53,17 @@ LAYERS = [
         "service_files",
         "service_status",
     }
-    | {"recognizer", "recognizer.protocol"},
+    | {"recognizer", "recognizer.protocol"}
+    | {"phrases", "settings_phrases", "phrases.template", "phrases.spoken", "phrases.numbers"}
+    | {"phrases.builder", "phrases.graph", "phrases.tables", "phrases.source", "phrases.checking"}
+    | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
     | {"muting", "kept_options"}
+    | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
@@ -90,7 +94,8 @@ LAYERS = [
     {"app", "inputs", "instruments", "legacy_state", "mqtt_side"}
     | {"doctor", "doctor_broker", "doctor_speed", "doctor_memory", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
-    | {"cli_transcribe", "cli_health", "cli_service", "cli_status", "__main__"},
+    | {"cli_transcribe", "cli_health", "cli_phrases", "cli_service", "cli_status"}
+    | {"__main__"},
 ]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS, 1) for module in sorted(layer)}
 HEAVY = {
