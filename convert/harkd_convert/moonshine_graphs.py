@@ -203,11 +203,12 @@ def decoder_graph(
 ) -> onnx.ModelProto:
     """Make the decoder's graph.
 
-    ids int64 (1, s), last int32 (1,): position of the last of them, total int32 (1,): last + 1,
-    key_i and value_i (1, heads, m, padded head): the cache, of fixed capacity m,
-    cross_key_i and cross_value_i (1, heads, frames, head) → token int64 (1, s) and log_prob
-    float32 (1, s): the best token after each of ids; new_key_i, new_value_i: the cache, in place if
-    they are bound to the same memory.
+    ids int64 (n, s) of n hypotheses (n > 1 only with s = 1, or without a past), last int32 (n,):
+    position of the last of them, total int32 (1,): last + 1, key_i and value_i (n, heads, m, padded
+    head): the caches, of fixed capacity m, cross_key_i and cross_value_i (1, heads, frames, head),
+    the same for all → token int64 (n, s) and log_prob float32 (n, s): the best token after each of
+    ids; log_probs float32 (n, s, tokens): of all tokens; new_key_i, new_value_i: the caches, in
+    place if they are bound to the same memory.
 
     Args:
         source: The model.
@@ -219,17 +220,18 @@ def decoder_graph(
     shape, real = source.shape, graph.onnx_real
     head = shape.head_width
     padding = Padding(head, -(-head // HEAD_STEP) * HEAD_STEP)
-    graph.input("ids", TensorProto.INT64, [1, "tokens"])
-    graph.input("last", TensorProto.INT32, [1])
+    graph.input("ids", TensorProto.INT64, ["batch", "tokens"])
+    graph.input("last", TensorProto.INT32, ["batch"])
     graph.input("total", TensorProto.INT32, [1])
     for i in range(shape.decoder_layers):
         for kind in ("key", "value"):
-            dims: list[int | str] = [1, shape.heads, "capacity", padding.padded]
+            dims: list[int | str] = ["batch", shape.heads, "capacity", padding.padded]
             graph.input(f"{kind}_{i}", real, dims)
             graph.output(f"new_{kind}_{i}", real, dims)
             graph.input(f"cross_{kind}_{i}", real, [1, shape.heads, "frames", head])
     tables = graph.rotary_tables(graph.source.shape, MOST_TOKENS, HEAD_STEP // 2)
     x = _embedding(graph)
+    graph.node("Shape", [x], ["rows"])
     pending = ""
     for i in range(shape.decoder_layers):
         pending, x = _decoder_layer(graph, i, pending, x, padding, tables)
@@ -243,7 +245,7 @@ HEAD = "decoder.embed_tokens.weight"
 
 
 def _embedding(graph: Graph[Source]) -> str:
-    """Look the tokens up; (1, s) → (1, s, width)."""
+    """Look the tokens up; (n, s) → (n, s, width)."""
     published = graph.source.quantized.get(HEAD)
     if graph.precision is not Precision.INT8 or (graph.stays_float(HEAD) and not published):
         table = graph.real_constant("embedding", graph.source.weights[HEAD])
@@ -286,6 +288,8 @@ def _decoder_layer(
     y = graph.linear(attended, [f"{layer}.self_attn.o_proj.weight"], pad_in=padding)
     y, x = graph.add_norm(y, x, f"{layer}.post_attention_layernorm.weight")
     query = graph.linear(y, [f"{layer}.encoder_attn.q_proj.weight"])
+    # All hypotheses listen to the same audio: as one they need no copies of its keys and values.
+    query = graph.node("Reshape", [query, graph.integers(1, -1, shape.width)])
     attended = graph.node(
         "MultiHeadAttention",
         [query, f"cross_key_{i}", f"cross_value_{i}"],
@@ -293,6 +297,7 @@ def _decoder_layer(
         num_heads=shape.heads,
         scale=shape.head_width**-0.5,
     )
+    attended = graph.node("Reshape", [attended, "rows"])
     y = graph.linear(attended, [f"{layer}.encoder_attn.o_proj.weight"])
     y, x = graph.add_norm(y, x, f"{layer}.final_layernorm.weight")
     y = graph.linear(y, [f"{layer}.mlp.fc1.weight"], f"{layer}.mlp.fc1.bias")
@@ -305,25 +310,26 @@ def _decoder_layer(
 def best_token(graph: Graph[Source], logits: str, tokens: int) -> None:
     """End a decoder with the best token, the first of equals, and its log-probability.
 
-    logits (1, s, tokens) → token int64 (1, s), log_prob float32 (1, s). The best of each block of
-    tokens is found first, and looked for in the best block: onnxruntime's ArgMax is not vectorized
-    (1.32; over 32,768 tokens 40 µs, and 10 in this way).
+    logits (n, s, tokens) → token int64 (n, s), log_prob float32 (n, s), log_probs of all. The best
+    of each block of tokens is found first, and looked for in the best block: onnxruntime's ArgMax
+    is not vectorized (1.32; over 32,768 tokens 40 µs, and 10 in this way).
     """
     if graph.precision is Precision.FP16:
         logits = graph.node("Cast", [logits], to=TensorProto.FLOAT)
     block = next(size for size in range(BLOCK_TOKENS, 0, -1) if tokens % size == 0)
-    scores = graph.node("LogSoftmax", [logits], axis=-1)
-    dims = graph.integers(1, -1, tokens // block, block)
+    scores = graph.output("log_probs", TensorProto.FLOAT, ["batch", "tokens", tokens])
+    graph.node("LogSoftmax", [logits], [scores], axis=-1)
+    dims = graph.integers(0, 0, tokens // block, block)
     blocks = graph.node("Reshape", [scores, dims])
     best = graph.node("ReduceMax", [blocks, graph.integers(3)], keepdims=0)
-    log_prob = graph.output("log_prob", TensorProto.FLOAT, [1, "tokens"])
+    log_prob = graph.output("log_prob", TensorProto.FLOAT, ["batch", "tokens"])
     graph.node("ReduceMax", [best, graph.integers(2)], [log_prob], keepdims=0)
     number = graph.node("ArgMax", [best], axis=-1, keepdims=1)  # (1, s, 1)
     chosen = graph.node("GatherND", [blocks, number], batch_dims=2)  # (1, s, block)
     place = graph.node("ArgMax", [chosen], axis=-1, keepdims=0)
     begin = graph.node("Mul", [number, graph.integers(block)])
     begin = graph.node("Squeeze", [begin, graph.integers(2)])
-    token = graph.output("token", TensorProto.INT64, [1, "tokens"])
+    token = graph.output("token", TensorProto.INT64, ["batch", "tokens"])
     graph.node("Add", [begin, place], [token])
 
 

@@ -73,6 +73,9 @@ LAYERS = [
     | {"recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
     | {"recognizer.beam_search", "recognizer.hotwords"}
+    | {"recognizer.phrase_letters", "recognizer.phrase_numbers", "recognizer.phrase_tokens"}
+    | {"recognizer.phrase_search", "recognizer.phrase_scorer"}
+    | {"recognizer.lean_continuations", "recognizer.moonshine_continuations"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"memory", "memory_check"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}

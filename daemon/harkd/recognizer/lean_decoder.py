@@ -46,6 +46,8 @@ class LeanDecoder:
         self.tokens = int(properties["tokens"])
         """Those that can be written."""
         self.capacity = min(capacity, int(properties["most_tokens"]))
+        self.scores = "log_probs" in {each.name for each in self.session.get_outputs()}
+        """Whether it tells the log-probabilities of all tokens, and takes several hypotheses"""
         self.real = dtype_of(self.session, "key_0")
         cache = {each.name: each.shape for each in self.session.get_inputs()}["key_0"]
         self.cache_shape = (1, int(cache[1]), self.capacity, int(cache[3]))

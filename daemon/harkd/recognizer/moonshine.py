@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest
+from harkd.recognizer.moonshine_continuations import MoonshineHeard, log_prob_in_silence
 from harkd.recognizer.moonshine_tokens import (
     STEM_SAMPLES,
     TOKEN_END,
     TOKEN_START,
     Decoded,
+    Silence,
     Tokenizer,
     hypothesis_of,
 )
@@ -32,6 +34,8 @@ from harkd.recognizer.onnx import (
     open_session,
     provider_of,
 )
+from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
+from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
 from harkd.recognizer.search import log_prob as log_prob_of
 
@@ -80,6 +84,7 @@ class Moonshine:
         self._decoder = open_session(paths["decoder"], threads, arena=True)
         self.provider = provider_of(self._decoder)
         self._read_shapes(paths)
+        self.silence = Silence(lambda tokens: log_prob_in_silence(self, tokens))
 
     def stream(self) -> MoonshineStream:
         """Begin a segment."""
@@ -105,6 +110,7 @@ class Moonshine:
         self._past = [name for name in inputs if name.startswith("past_key_values.")]
         self._present = [name.replace("past_key_values", "present") for name in self._past]
         self._own = [i for i, name in enumerate(self._past) if ".decoder." in name]
+        self.own_caches = [self._past[i] for i in self._own]
         needed = {"input_ids", "encoder_hidden_states", "use_cache_branch"}
         if not self._past or not needed <= set(inputs) or not set(self._present) <= set(outputs):
             raise ModelDamagedError(
@@ -183,6 +189,36 @@ class Moonshine:
             given = result.tokens[-1:]
         return result
 
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens by their letters, for a `PhraseScorer`."""
+        return Vocabulary(self.tokenizer.texts())
+
+    def run_decoder(
+        self, ids: NDArray[np.int64], heard: tuple[Float32, int], past: dict[str, Float32] | None
+    ) -> tuple[Float32, dict[str, Float32]]:
+        """Run the decoder for several hypotheses of the same audio.
+
+        Args:
+            ids: What each goes on with: int64, shape (n, tokens); n is 1 where there is no past.
+            heard: float32, shape (1, frames, width), from `encode`; and the audio's samples.
+            past: The caches, each (n, heads, length, head); None at the beginning.
+
+        Returns:
+            Logits, float32, shape (n, tokens, those that can be written), and caches: all of them
+            at the beginning, then `own_caches` alone.
+        """
+        count = len(ids)
+        names = self._past if past is None else self.own_caches
+        wanted = ["logits", *(name.replace("past_key_values", "present") for name in names)]
+        feed: dict[str, Any] = dict(self._empty if past is None else past)
+        feed["input_ids"] = ids
+        feed["encoder_hidden_states"] = np.repeat(heard[0], count, axis=0)
+        if self._decoder_masked:
+            feed["encoder_attention_mask"] = np.ones((count, heard[1]), np.int64)
+        feed["use_cache_branch"] = np.array([past is not None])
+        logits, *caches = self._decoder.run(wanted, feed)
+        return logits[:, :, : len(self.tokenizer)], dict(zip(names, caches, strict=True))
+
     def _take(self, logits: Float32, proposed: list[int], result: Decoded, unsure: float) -> int:
         """Add the tokens up to the first that is not as proposed; return how many were.
 
@@ -215,6 +251,10 @@ class Moonshine:
                 feed[self._past[i]] = feed[self._past[i]][:, :, :kept]
 
 
+Encoded = tuple[Float32, int, Decoded]
+"""The encoder's output, for how many samples, and what was decoded of it."""
+
+
 class MoonshineStream:
     """One segment for a model with full context: gathers audio, recognizes on demand."""
 
@@ -224,6 +264,7 @@ class MoonshineStream:
         self._rough: Hypothesis | None = None
         self._exact: Hypothesis | None = None
         self._draft: list[int] = []
+        self._encoded: Encoded | None = None  # of the last two
 
     def accept(self, samples: NDArray[np.int16]) -> None:
         """Take the next audio: int16, shape (n,), 16 kHz mono."""
@@ -250,10 +291,28 @@ class MoonshineStream:
         """Return the same as `prepare`: this family needs no padding."""
         return self.prepare()
 
+    def phrases(self, scorer: PhraseScorer) -> PhraseScores:
+        """Return which phrases explain the audio so far; before or after `finish`.
+
+        Raises:
+            RecognitionError: The model failed on this audio.
+        """
+        self.prepare()
+        if self._encoded is None:
+            return PhraseScores(OpenText("", (), 0.0))
+        hidden, samples, decoded = self._encoded
+        open_text = decoded.open_text(self._model.tokenizer)
+        try:
+            scores = scorer.score(open_text, MoonshineHeard(self._model, hidden, samples))
+        except Exception as error:
+            raise failed(self._model.name, samples, error) from error
+        self._model.work.add(Work(decoder_passes=scores.passes, decoder_rows=scores.rows))
+        return scores
+
     def restart(self) -> None:
         """Forget all audio; the draft stays."""
         self._chunks.clear()
-        self._rough = self._exact = None
+        self._rough = self._exact = self._encoded = None
 
     def _recognize(self, unsure: float) -> tuple[Decoded, Hypothesis]:
         if not self._chunks:
@@ -269,6 +328,7 @@ class MoonshineStream:
             hypothesis = hypothesis_of(decoded, self._model.tokenizer)
         except Exception as error:
             raise failed(self._model.name, len(samples), error) from error
+        self._encoded = (hidden, len(samples), decoded)
         self._draft = decoded.tokens if self._model.effort.draft else []
         seconds = len(samples) / RATE_HZ
         give_back_after(seconds)

@@ -8,13 +8,15 @@ see docs/architecture.md. Runs on the thread that uses the stream.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
-from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.errors import ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
+from harkd.recognizer.lean_continuations import LeanHeard, SpareContinuations
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import (
     FRAME_SAMPLES,
@@ -23,6 +25,7 @@ from harkd.recognizer.lean_encoder import (
     LeanEncoder,
 )
 from harkd.recognizer.moonshine_tokens import (
+    SILENCE_SAMPLES,
     STEM_SAMPLES,
     Decoded,
     Tokenizer,
@@ -36,6 +39,8 @@ from harkd.recognizer.onnx import (
     paths_of,
     provider_of,
 )
+from harkd.recognizer.phrase_scorer import PhraseScorer, PhraseScores
+from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 
 ROLES = ("stem", "encoder", "decoder", "tokenizer")
@@ -93,6 +98,8 @@ class MoonshineLean:
         self.provider = provider_of(self.decoder.session)
         self.spare: list[DecoderState] = []
         """Caches that no stream uses now."""
+        self.continuations = SpareContinuations(self.decoder, self.silence_cross)
+        """The same, of searches for phrases."""
 
     def stream(self) -> MoonshineLeanStream:
         """Begin a segment."""
@@ -108,6 +115,26 @@ class MoonshineLean:
             return self.spare.pop()
         except IndexError:
             return DecoderState(self.decoder)
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens by their letters, for a `PhraseScorer`.
+
+        Raises:
+            ModelError: The package's decoder cannot score phrases.
+        """
+        if not self.decoder.scores:
+            raise ModelError(
+                f"the package {self.name} is of an older version, and cannot score phrases",
+                "make it again with this version's harkd-convert",
+            )
+        return Vocabulary(self.tokenizer.texts())
+
+    def silence_cross(self) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values where nothing is heard."""
+        encoder = EncoderState(self.encoder, 0.0)
+        encoder.accept(np.zeros(SILENCE_SAMPLES, np.float32))
+        encoder.encode(None)
+        return encoder.cross()
 
     def most_tokens(self, samples: int) -> int:
         """Return the most tokens that so much audio can hold."""
@@ -126,6 +153,7 @@ class MoonshineLeanStream:
         self._before = Decoded()
         self._rough: Hypothesis | None = None
         self._exact: Hypothesis | None = None
+        self._decoded = Decoded()  # what the last of the two is made of
 
     def accept(self, samples: NDArray[np.int16]) -> None:
         """Take the next audio: int16, shape (n,), 16 kHz mono."""
@@ -159,6 +187,26 @@ class MoonshineLeanStream:
             self._before = self._latest = Decoded()
         return hypothesis
 
+    def phrases(self, scorer: PhraseScorer) -> PhraseScores:
+        """Return which phrases explain the audio so far; before or after `finish`.
+
+        Raises:
+            RecognitionError: The model failed on this audio.
+        """
+        self.prepare()
+        open_text = self._decoded.open_text(self._model.tokenizer)
+        if not self._encoder.frames:
+            return PhraseScores(open_text)
+        heard = LeanHeard(self._model.continuations, self._encoder.cross())
+        try:
+            scores = scorer.score(open_text, heard)
+        except Exception as error:
+            raise failed(self._model.name, self._encoder.samples, error) from error
+        finally:
+            heard.let_go()
+        self._model.work.add(Work(decoder_passes=scores.passes, decoder_rows=scores.rows))
+        return scores
+
     def restart(self) -> None:
         """Forget all audio; the draft stays, and is verified as a whole."""
         self._encoder = EncoderState(self._model.encoder, FIRST_ROOM_S)
@@ -175,7 +223,8 @@ class MoonshineLeanStream:
                 f"set endpoint.max_utterance_s to {self._model.max_segment_s:g} at most",
             )
         try:
-            return hypothesis_of(self._decode(samples, exact=exact), self._model.tokenizer)
+            self._decoded = self._decode(samples, exact=exact)
+            return hypothesis_of(self._decoded, self._model.tokenizer)
         except Exception as error:
             # The cache may hold other tokens than these now.
             self._before = self._latest = Decoded()

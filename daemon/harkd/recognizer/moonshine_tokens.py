@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,11 +10,16 @@ import numpy as np
 
 from harkd.errors import ModelDamagedError
 from harkd.recognizer.onnx import fetch_anew
+from harkd.recognizer.phrase_scorer import OpenText
 from harkd.recognizer.protocol import Hypothesis, Work
 
 STEM_SAMPLES = 895
 """What a frame of the encoder sees; shorter audio is padded to it."""
 TOKEN_START, TOKEN_END = 1, 2
+SILENCE_SAMPLES = 24_000
+"""1.5 s: the zeros that phrases are held against."""
+SILENCES_MOST = 5000
+"""Texts of which it is kept how likely they are where nothing is heard."""
 LOOP_MOST_TOKENS = 10
 LOOP_REPEATS = 4
 
@@ -58,10 +64,42 @@ class Tokenizer:
         wanted = {text.encode() for text in texts}
         return frozenset(i for i, token in enumerate(self._tokens) if token in wanted)
 
+    def texts(self) -> list[str | None]:
+        """Return each token's text by its id; None for marks and for parts of characters."""
+        return [self._plain(token) for token in self._tokens]
+
+    def _plain(self, token: bytes) -> str | None:
+        if len(token) > 2 and token[:1] == b"<" and token[-1:] == b">":
+            return None
+        try:
+            return token.decode().replace(self.SPACE, " ")
+        except UnicodeDecodeError:
+            return None
+
     def text(self, tokens: list[int]) -> str:
         """Return the tokens as text; bytes that are no UTF-8 become U+FFFD."""
         joined = b"".join(self._tokens[token] for token in tokens)
         return joined.decode("utf-8", "replace").replace(self.SPACE, " ").strip()
+
+
+class Silence:
+    """How likely texts are where nothing is heard, by tokens; each is asked for once.
+
+    Args:
+        log_prob: Returns it for tokens and the end.
+    """
+
+    def __init__(self, log_prob: Callable[[tuple[int, ...]], float]) -> None:
+        self._log_prob = log_prob
+        self._known: dict[tuple[int, ...], float] = {}
+
+    def log_prob(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end."""
+        if tokens not in self._known:
+            if len(self._known) >= SILENCES_MOST:
+                self._known.clear()
+            self._known[tokens] = self._log_prob(tokens)
+        return self._known[tokens]
 
 
 @dataclass(slots=True)
@@ -80,6 +118,11 @@ class Decoded:
     """Calls of the decoder that it took."""
     rows: int = 0
     """Token positions computed in them."""
+
+    def open_text(self, tokenizer: Tokenizer) -> OpenText:
+        """Return what phrases are held against."""
+        text = tokenizer.text(self.tokens)
+        return OpenText(text, tuple(self.tokens), float(sum(self.log_probs)))
 
     def work(self, encoded_s: float) -> Work:
         """Return what the hypothesis cost, with one pass of the encoder over so many seconds."""

@@ -1,0 +1,184 @@
+"""Several hypotheses of the lean Moonshine at once: a token more for each in one call.
+
+In: the encoder's keys and values, and how the hypotheses grow. Out: the log-probabilities of what
+comes next. The hypotheses listen to the same keys and values, and each has a cache of its own, so
+six cost half as much again as one. Runs on the thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.recognizer.lean_decoder import LeanDecoder
+from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Silence
+from harkd.recognizer.onnx import bind_input, bind_output
+
+MOST_TOKENS = 64
+"""Of one hypothesis; phrases are short, and a cache is taken for all."""
+
+Float32 = NDArray[np.float32]
+
+
+class LeanContinuations:
+    """The hypotheses, their caches, and the bindings to them.
+
+    Args:
+        decoder: The graph; its `scores` must be true.
+        paths: The most hypotheses.
+    """
+
+    def __init__(self, decoder: LeanDecoder, paths: int) -> None:
+        self._session = decoder.session
+        self.paths = paths
+        self.most_tokens = min(MOST_TOKENS, decoder.capacity)
+        _, heads, _, head = decoder.cache_shape
+        # onnxruntime keeps the addresses alone: what is bound must live as long as the bindings.
+        shape = (paths, heads, self.most_tokens, head)
+        self._names = [f"{kind}_{i}" for i in range(decoder.layers) for kind in ("key", "value")]
+        self._caches: list[NDArray[Any]] = [np.zeros(shape, decoder.real) for _ in self._names]
+        self._ids = np.zeros((paths, 1), np.int64)
+        self._last = np.zeros(paths, np.int32)
+        self._total = np.zeros(1, np.int32)
+        self._log_probs: Float32 = np.zeros((paths, 1, decoder.tokens), np.float32)
+        self._cross: list[NDArray[Any]] = []
+        self._bindings = [self._bound(count) for count in range(1, paths + 1)]
+
+    def attend_to(self, cross: list[NDArray[Any]]) -> None:
+        """Listen to these keys and values from now on: each (1, heads, frames, head), in turn."""
+        self._cross = list(map(np.ascontiguousarray, cross))
+        for binding in self._bindings:
+            for name, array in zip(self._names, self._cross, strict=True):
+                bind_input(binding, f"cross_{name}", array)
+
+    def let_go(self) -> None:
+        """Give back the keys and values; the next call must be `attend_to`."""
+        self.attend_to([np.empty_like(each[:, :, :0]) for each in self._cross])
+
+    def begin(self) -> Float32:
+        """Return the log-probabilities of the first token: (1, tokens)."""
+        self._last[:] = 0
+        self._ids[0] = TOKEN_START
+        return self._run(1)
+
+    def advance(self, parents: list[int], tokens: list[int]) -> Float32:
+        """Go on with some hypotheses, a token more for each; return (hypotheses, tokens)."""
+        count, held = len(parents), int(self._last[0]) + 1
+        if parents != list(range(count)):
+            for cache in self._caches:
+                cache[:count, :, :held] = cache[parents, :, :held]
+        self._ids[:count, 0] = tokens
+        self._last[:] = held
+        return self._run(count)
+
+    def log_prob_of(self, tokens: tuple[int, ...], end: int) -> float:
+        """Return the log-probability of tokens and the end, in one call; ends all hypotheses.
+
+        More tokens than a hypothesis may have are not looked at: the result is -infinity.
+        """
+        if len(tokens) >= self.most_tokens:
+            return -math.inf
+        count = len(tokens) + 1
+        ids = np.array([[TOKEN_START, *tokens]], np.int64)
+        last, total = np.array([count - 1], np.int32), np.array([count], np.int32)
+        log_probs = np.zeros((1, count, self._log_probs.shape[2]), np.float32)
+        binding = self._session.io_binding()
+        for name, cache, cross in zip(self._names, self._caches, self._cross, strict=True):
+            bind_input(binding, name, cache[:1])
+            bind_output(binding, f"new_{name}", cache[:1])
+            bind_input(binding, f"cross_{name}", cross)
+        for name, array in (("ids", ids), ("last", last), ("total", total)):
+            bind_input(binding, name, array)
+        bind_output(binding, "log_probs", log_probs)
+        self._session.run_with_iobinding(binding)
+        return float(log_probs[0, range(count), [*tokens, end]].sum())
+
+    def _run(self, count: int) -> Float32:
+        self._total[0] = self._last[0] + 1
+        self._session.run_with_iobinding(self._bindings[count - 1])
+        return self._log_probs[:count, 0]
+
+    def _bound(self, count: int) -> Any:
+        """Return a binding for so many hypotheses, but for what they listen to."""
+        binding = self._session.io_binding()
+        for name, cache in zip(self._names, self._caches, strict=True):
+            bind_input(binding, name, cache[:count])
+            bind_output(binding, f"new_{name}", cache[:count])
+        bind_input(binding, "ids", self._ids[:count])
+        bind_input(binding, "last", self._last[:count])
+        bind_input(binding, "total", self._total)
+        bind_output(binding, "log_probs", self._log_probs[:count])
+        return binding
+
+
+class SpareContinuations:
+    """The hypotheses that no stream uses now, and those that hear nothing.
+
+    Args:
+        decoder: The graph.
+        silence: Makes the keys and values of silence.
+    """
+
+    def __init__(self, decoder: LeanDecoder, silence: Callable[[], list[NDArray[Any]]]) -> None:
+        self._decoder = decoder
+        self._spare: list[LeanContinuations] = []
+        self._make_silence = silence
+        self._silent: LeanContinuations | None = None
+        self.silence = Silence(self._log_prob_in_silence)
+
+    def take(self, paths: int) -> LeanContinuations:
+        """Return one for so many hypotheses. Any thread."""
+        try:
+            kept = self._spare.pop()
+        except IndexError:
+            return LeanContinuations(self._decoder, paths)
+        return kept if kept.paths == paths else LeanContinuations(self._decoder, paths)
+
+    def give_back(self, used: LeanContinuations) -> None:
+        """Let other streams have one."""
+        used.let_go()
+        self._spare.append(used)
+
+    def _log_prob_in_silence(self, tokens: tuple[int, ...]) -> float:
+        if self._silent is None:
+            silent = LeanContinuations(self._decoder, 1)
+            silent.attend_to(self._make_silence())
+            self._silent = silent
+        return self._silent.log_prob_of(tokens, TOKEN_END)
+
+
+class LeanHeard:
+    """What a stream has heard, for a `PhraseScorer`.
+
+    Args:
+        spare: The model's.
+        cross: The decoder's keys and values.
+    """
+
+    def __init__(self, spare: SpareContinuations, cross: list[NDArray[Any]]) -> None:
+        self._spare = spare
+        self._cross = cross
+        self._used: list[LeanContinuations] = []
+
+    def continuations(self, paths: int) -> LeanContinuations:
+        """Return a decoder for so many hypotheses."""
+        self._used.append(self._spare.take(paths))
+        self._used[-1].attend_to(self._cross)
+        return self._used[-1]
+
+    def log_prob(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end, by themselves."""
+        return self._used[-1].log_prob_of(tokens, TOKEN_END)
+
+    def silence(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end where nothing is heard."""
+        return self._spare.silence.log_prob(tokens)
+
+    def let_go(self) -> None:
+        """Let other streams have the caches."""
+        while self._used:
+            self._spare.give_back(self._used.pop())

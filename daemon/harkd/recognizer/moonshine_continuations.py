@@ -1,0 +1,101 @@
+"""Several hypotheses of the published Moonshine at once: a token more for each in one call.
+
+In: the encoder's output, and how the hypotheses grow. Out: the log-probabilities of what comes
+next. The published decoder wants the encoder's keys and values once for each hypothesis. Runs on
+the thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.recognizer.moonshine_tokens import SILENCE_SAMPLES, TOKEN_END, TOKEN_START
+
+if TYPE_CHECKING:
+    from harkd.recognizer.moonshine import Moonshine
+
+Float32 = NDArray[np.float32]
+
+
+class MoonshineContinuations:
+    """The hypotheses and their caches.
+
+    Args:
+        model: The loaded model.
+        heard: float32, shape (1, frames, width), from its encoder, and the audio's samples.
+    """
+
+    most_tokens = 64
+
+    def __init__(self, model: Moonshine, heard: tuple[Float32, int]) -> None:
+        self._model = model
+        self._heard = heard
+        self._caches: dict[str, Float32] = {}
+
+    def begin(self) -> Float32:
+        """Return the log-probabilities of the first token: (1, tokens)."""
+        return self._run(np.array([[TOKEN_START]], np.int64), None)
+
+    def advance(self, parents: list[int], tokens: list[int]) -> Float32:
+        """Go on with some hypotheses, a token more for each; return (hypotheses, tokens)."""
+        past = {
+            # The encoder's are those of the first pass, alike for all.
+            name: cache[parents if name in self._model.own_caches else [0] * len(parents)]
+            for name, cache in self._caches.items()
+        }
+        return self._run(np.array(tokens, np.int64)[:, None], past)
+
+    def _run(self, ids: NDArray[np.int64], past: dict[str, Float32] | None) -> Float32:
+        """Return the log-probabilities after the ids, (n, 1)."""
+        logits, caches = self._model.run_decoder(ids, self._heard, past)
+        self._caches.update(caches)
+        return log_softmax(logits[:, -1])
+
+
+class MoonshineHeard:
+    """What a stream has heard, for a `PhraseScorer`.
+
+    Args:
+        model: The loaded model.
+        hidden: float32, shape (1, frames, width), from its encoder.
+        samples: Length of the audio in samples.
+    """
+
+    def __init__(self, model: Moonshine, hidden: Float32, samples: int) -> None:
+        self._model = model
+        self._heard = hidden, samples
+
+    def continuations(self, paths: int) -> MoonshineContinuations:  # noqa: ARG002
+        """Return a decoder for any number of hypotheses."""
+        return MoonshineContinuations(self._model, self._heard)
+
+    def log_prob(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end, by themselves."""
+        return log_prob_of(self._model, self._heard, tokens)
+
+    def silence(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end where nothing is heard."""
+        return self._model.silence.log_prob(tokens)
+
+
+def log_prob_in_silence(model: Moonshine, tokens: tuple[int, ...]) -> float:
+    """Return the log-probability of tokens and the end where nothing is heard."""
+    hidden = model.encode(np.zeros(SILENCE_SAMPLES, np.float32))
+    return log_prob_of(model, (hidden, SILENCE_SAMPLES), tokens)
+
+
+def log_prob_of(model: Moonshine, heard: tuple[Float32, int], tokens: tuple[int, ...]) -> float:
+    """Return the log-probability of tokens and the end in one pass over them."""
+    ids = np.array([[TOKEN_START, *tokens]], np.int64)
+    logits, _ = model.run_decoder(ids, heard, None)
+    return float(log_softmax(logits[0])[range(len(tokens) + 1), [*tokens, TOKEN_END]].sum())
+
+
+def log_softmax(logits: Float32) -> Float32:
+    """Return log-probabilities: float32, shape (n, tokens), as the logits."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probs: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probs
