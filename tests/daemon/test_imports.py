@@ -61,6 +61,7 @@ LAYERS = [
     | {"sound_server", "alsa_open"}
     | {"muting", "kept_options"}
     | {"signal_processing", "recent_utterances"}
+    | {"second_look", "recognizer.silero"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}
