@@ -36,11 +36,11 @@ class Limits:
     """And how sure the recognizer."""
     phantoms: frozenset[str] = PHANTOMS
     """Texts that take more to be believed."""
+    music: str = "♪♫"
+    """What models that learnt from subtitles write where they hear music."""
 
 
 CALIBRATED = Limits()
-MUSIC = ("♪", "♫")
-"""What models that learnt from subtitles write where they hear music and no words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def rejection(
         limits: What is not a setting.
     """
     letters = sum(character.isalnum() for character in hypothesis.text)
-    if not letters or any(mark in hypothesis.text for mark in MUSIC):
+    if not letters or any(note in hypothesis.text for note in limits.music):
         return RejectReason.NO_SPEECH
     if hypothesis.looped:
         return RejectReason.REPETITION
