@@ -31,13 +31,13 @@ class Limits:
     slack_s: float = 0.1
     """A voice sounds so much longer than is heard of it: counts in short texts."""
     phantom_voice: float = 0.95
-    """How strong the voice must be for a text in `phantoms`; said aloud, it mostly is."""
+    """How strong the voice must be for such a text; said aloud, it mostly is."""
     phantom_confidence: float = 0.5
     """And how sure the recognizer."""
     phantoms: frozenset[str] = PHANTOMS
     """Texts that take more to be believed."""
     music: str = "♪♫"
-    """What models that learnt from subtitles write where they hear music."""
+    """What models that learnt from subtitles write where they hear music; also takes more."""
 
 
 CALIBRATED = Limits()
@@ -80,7 +80,7 @@ def rejection(
         limits: What is not a setting.
     """
     letters = sum(character.isalnum() for character in hypothesis.text)
-    if not letters or any(note in hypothesis.text for note in limits.music):
+    if not letters:
         return RejectReason.NO_SPEECH
     if hypothesis.looped:
         return RejectReason.REPETITION
@@ -90,9 +90,10 @@ def rejection(
         return None
     if letters > limits.most_letters_per_s * (voice.voice_s + limits.slack_s):
         return RejectReason.TOO_MUCH_TEXT
-    if spoken(hypothesis.text) in limits.phantoms and not (
-        voice.strength >= limits.phantom_voice
-        and hypothesis.confidence >= limits.phantom_confidence
+    sure = hypothesis.confidence >= limits.phantom_confidence
+    if not (sure and voice.strength >= limits.phantom_voice) and (
+        spoken(hypothesis.text) in limits.phantoms
+        or any(note in hypothesis.text for note in limits.music)
     ):
         return RejectReason.PHANTOM
     return None

@@ -104,9 +104,10 @@ def test_other_texts_need_no_more_than_the_settings_say(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["♪ I'm sorry, I'm sorry ♪", "♫ la la"])
-def test_a_text_with_notes_is_music(text: str) -> None:
-    assert rejection(Hypothesis(text, 0.99), 0.3) is RejectReason.NO_SPEECH
-    assert rejection(Hypothesis(text, 0.99), 0.3, CLEAR) is RejectReason.NO_SPEECH
+def test_a_text_with_notes_needs_as_much_for_somebody_may_speak_over_music(text: str) -> None:
+    assert rejection(Hypothesis(text, 0.9), 0.3, CLEAR) is None
+    assert rejection(Hypothesis(text, 0.4), 0.3, CLEAR) is RejectReason.PHANTOM
+    assert rejection(Hypothesis(text, 0.9), 0.3, FAINT) is RejectReason.PHANTOM
 
 
 def test_without_a_second_look_only_the_text_decides() -> None:
