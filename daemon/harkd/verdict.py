@@ -30,7 +30,7 @@ class Limits:
     """Nobody says more letters and digits in a second of voice; music makes hundreds."""
     slack_s: float = 0.1
     """A voice sounds so much longer than is heard of it: counts in short texts."""
-    phantom_voice: float = 0.95
+    phantom_voice: float = 0.98
     """How strong the voice must be for such a text; said aloud, it mostly is."""
     phantom_confidence: float = 0.5
     """And how sure the recognizer."""

@@ -58,7 +58,7 @@ def test_a_confidence_below_the_minimum_is_rejected(
 # ------------------------------------------------------------------- what the second look tells
 
 CLEAR = Voice(strength=0.99, voice_s=1.5, audio_s=2.0)
-FAINT = Voice(strength=0.8, voice_s=1.5, audio_s=2.0)
+FAINT = Voice(strength=0.97, voice_s=1.5, audio_s=2.0)
 
 
 @pytest.mark.parametrize(
