@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from harkd.app import load  # noqa: E402
 from harkd.model_store import find_model  # noqa: E402
+from harkd.second_look import find_second_look  # noqa: E402
 from harkd.settings import find_file  # noqa: E402
 from harkd.settings import load as load_settings  # noqa: E402
 from harkd.transcribe import FileTranscriber  # noqa: E402
@@ -36,11 +37,12 @@ def main() -> None:
     words = parser.parse_args()
     settings = load_settings(find_file(None, os.environ), os.environ)
     recognizer = load(find_model(settings), settings)
+    second_look = find_second_look(settings.vad)
     pairs: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for line in words.list.read_text(encoding="utf-8").splitlines():
         path, _, _, reference, *_ = line.split("\t")
-        said = FileTranscriber(words.list.parent / path, recognizer, settings).utterances()
-        heard = plain(" ".join(utterance.text for utterance in said))
+        file = FileTranscriber(words.list.parent / path, recognizer, settings, second_look)
+        heard = plain(" ".join(utterance.text for utterance in file.utterances()))
         pairs[path.partition("/")[0]].append((plain(reference), heard))
     pairs["all"] = [pair for category in list(pairs.values()) for pair in category]
     print("| category | utterances | words | word error rate, % | nothing published |")

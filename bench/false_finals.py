@@ -23,12 +23,19 @@ import soundfile
 from harkd.app import load
 from harkd.model_store import find_model
 from harkd.recognizer.protocol import Recognizer
+from harkd.second_look import SecondLook, find_second_look
 from harkd.settings import Settings, find_file
 from harkd.settings import load as load_settings
 from harkd.transcribe import FileTranscriber, Utterance
 
 
-def row(path: Path, seconds: float, recognizer: Recognizer, settings: Settings) -> str:
+def row(
+    path: Path,
+    seconds: float,
+    recognizer: Recognizer,
+    settings: Settings,
+    second_look: SecondLook | None,
+) -> str:
     """Run one file, repeated to `seconds`, and return its row of the table."""
     samples, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
     wanted = int(seconds * rate_hz)
@@ -36,7 +43,7 @@ def row(path: Path, seconds: float, recognizer: Recognizer, settings: Settings) 
         long = Path(folder) / "long.wav"
         soundfile.write(long, np.tile(samples, (wanted // len(samples) + 1, 1))[:wanted], rate_hz)
         begin_s = time.process_time()
-        outcomes = list(FileTranscriber(long, recognizer, settings).outcomes())
+        outcomes = list(FileTranscriber(long, recognizer, settings, second_look).outcomes())
         cpu_s = time.process_time() - begin_s
     texts = Counter(each.text for each in outcomes if isinstance(each, Utterance))
     reasons = Counter(each.reason.value for each in outcomes if not isinstance(each, Utterance))
@@ -54,10 +61,11 @@ def main() -> None:
     words = parser.parse_args()
     settings = load_settings(find_file(None, os.environ), os.environ)
     recognizer = load(find_model(settings), settings)
+    second_look = find_second_look(settings.vad)
     print("| sound | segments | finals | rejected | CPU s per s | commonest texts |")
     print("|---|---|---|---|---|---|")
     for path in words.files:
-        print(row(path, words.minutes * 60, recognizer, settings), flush=True)
+        print(row(path, words.minutes * 60, recognizer, settings, second_look), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_tls import check_files
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
+from harkd.second_look import find_second_look
 from harkd.service_manager import ServiceManager
 from harkd.settings import Settings, each_input
 from harkd.sinks import MicrophoneHint
@@ -78,10 +79,11 @@ def run(
         instruments.start()
         try:
             recognizer = load(installed, inputs[0].in_force, len(inputs))
+            second_look = find_second_look(inputs[0].in_force.vad)
             over = threading.Semaphore(0)
             turns = Turns() if len(inputs) > 1 else None
             for one in inputs:
-                one.attach(recognizer, turns, over.release)
+                one.attach(recognizer, turns, over.release, second_look)
             stopper.reload_with(lambda: reload_soon(inputs))
             return run_inputs(inputs, over, stopper, instruments)
         except HarkdError as error:

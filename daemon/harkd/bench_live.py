@@ -15,6 +15,7 @@ from harkd.audio import RATE_HZ, AudioBlock, Int16, SourceEvent, SourceOpened
 from harkd.bench_measure import Heard, require_success
 from harkd.events import Event, Final, Partial, Rejected
 from harkd.recognizer.protocol import Recognizer, Work
+from harkd.second_look import SecondLook
 from harkd.settings import EndpointSettings, Settings
 from harkd.virtual_time import run_in_virtual_time
 
@@ -37,11 +38,18 @@ class Live:
         recognizer: The loaded model.
         settings: All settings; those that `run_in_virtual_time` uses are used.
         tail_s: Seconds of silence that are added to a recording.
+        second_look: Hears whether there is a voice, where `vad.second_look` is on.
     """
 
     def __init__(
-        self, name: str, recognizer: Recognizer, settings: Settings, tail_s: float = 0.0
+        self,
+        name: str,
+        recognizer: Recognizer,
+        settings: Settings,
+        tail_s: float = 0.0,
+        second_look: SecondLook | None = None,
     ) -> None:
+        self._second_look = second_look
         self.name = name
         self._recognizer = recognizer
         self._settings = settings
@@ -59,6 +67,7 @@ class Live:
             self._recognizer,
             self._settings,
             course.follow,
+            second_look=self._second_look,
         )
         return course.heard(self._recognizer.work.since(before))
 

@@ -23,6 +23,7 @@ from harkd.errors import HarkdError
 from harkd.events import Event, Final, Partial, Rejected
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
+from harkd.second_look import SecondLook
 from harkd.settings import Settings
 from harkd.speech_list import Recording
 
@@ -107,6 +108,7 @@ def run_in_real_time(
     recordings: Sequence[Recording],
     *,
     memory: bool = True,
+    second_look: SecondLook | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> RealTimeFigures:
     """Play each recording to a pipeline of its own.
@@ -117,6 +119,7 @@ def run_in_real_time(
         settings: All settings.
         recordings: Taken in their order.
         memory: Whether this process's memory tells anything.
+        second_look: Hears whether there is a voice, where `vad.second_look` is on.
         done: Called after each.
 
     Raises:
@@ -132,7 +135,7 @@ def run_in_real_time(
             path = Path(folder) / "spoken.wav"
             write_wav(path, np.concatenate([samples, silence]))
             cpu_begin_s = time.process_time()
-            play(FileSource(path), recognizer, settings, watch)
+            play(FileSource(path), recognizer, settings, watch, second_look)
             cpu_s += time.process_time() - cpu_begin_s
         played_s += length_s
         done()
@@ -155,10 +158,14 @@ def run_in_real_time(
 
 
 def play(
-    source: FileSource, recognizer: Recognizer, settings: Settings, sink: Callable[[Event], None]
+    source: FileSource,
+    recognizer: Recognizer,
+    settings: Settings,
+    sink: Callable[[Event], None],
+    second_look: SecondLook | None,
 ) -> None:
     """Run a pipeline to the end of its source. Raises HarkdError."""
-    pipeline = Pipeline(source, recognizer, settings, sink)
+    pipeline = Pipeline(source, recognizer, settings, sink, second_look=second_look)
     pipeline.start()
     try:
         pipeline.wait()

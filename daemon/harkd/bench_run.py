@@ -22,6 +22,7 @@ from harkd.bench_words import MISSING, load_normalizer
 from harkd.model_store import InstalledModel, store_of
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
+from harkd.second_look import find_second_look
 from harkd.settings import Settings
 from harkd.speech_list import Recording, read_list, spread
 
@@ -159,6 +160,7 @@ class Bench:
 
     def __init__(self, wanted: Wanted, settings: Settings) -> None:
         self._wanted = wanted
+        self._second_look = find_second_look(settings.vad)
         self._machine = this_machine()
         store = store_of(settings)
         models = [store.locate(name) for name in (settings.recognizer.model, *wanted.against)]
@@ -223,7 +225,13 @@ class Bench:
         subjects: dict[str, list[Subject]] = {
             "whole": [Whole(each.name, each.recognizer) for each in self.models],
             "live": [
-                Live(each.name, each.recognizer, each.settings, tail_s(each.settings.endpoint))
+                Live(
+                    each.name,
+                    each.recognizer,
+                    each.settings,
+                    tail_s(each.settings.endpoint),
+                    self._second_look,
+                )
                 for each in self.variants
             ],
         }
@@ -254,6 +262,7 @@ class Bench:
             variant.settings,
             self.recordings,
             memory=len(self.variants) == 1,
+            second_look=self._second_look,
             done=done,
         )
 

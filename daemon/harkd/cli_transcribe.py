@@ -157,6 +157,7 @@ def happening(
     """Load the model, if one of the files can be opened, and yield what happens to all of them."""
     from harkd import app
     from harkd.model_store import find_model
+    from harkd.second_look import find_second_look
     from harkd.transcribe_many import ManyFiles
 
     bad = if_all_are_bad(paths)
@@ -166,7 +167,8 @@ def happening(
     jobs, threads = shared_out(jobs, settings.recognizer.threads, len(os.sched_getaffinity(0)))
     settings = replace(settings, recognizer=replace(settings.recognizer, threads=threads))
     recognizer = app.load(find_model(settings), settings, jobs)
-    with ManyFiles(paths, recognizer, settings, jobs) as many:
+    second_look = find_second_look(settings.vad)
+    with ManyFiles(paths, recognizer, settings, jobs, second_look=second_look) as many:
         yield many.events()
 
 

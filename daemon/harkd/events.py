@@ -25,6 +25,8 @@ class State(StrEnum):
 class RejectReason(StrEnum):
     """Why a segment gave no final, as on the `transcript/rejected` topic."""
 
+    NO_VOICE = "no_voice"
+    """The second look heard no voice in it; it was not recognized."""
     NO_SPEECH = "no_speech"
     """The recognizer heard no words."""
     TOO_SHORT = "too_short"
@@ -33,6 +35,10 @@ class RejectReason(StrEnum):
     """Confidence below `recognizer.min_confidence`."""
     REPETITION = "repetition"
     """The text is one phrase over and over: a decoder's loop, not speech."""
+    TOO_MUCH_TEXT = "too_much_text"
+    """More words than the voice in it can have said."""
+    PHANTOM = "phantom"
+    """A text that the model is known to make of noise, without good evidence for it."""
     OVERLOADED = "overloaded"
     """Recognition is so far behind that the segment could not be queued."""
     FAILED = "failed"

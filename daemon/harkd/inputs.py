@@ -32,6 +32,7 @@ from harkd.overload import Overload
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.redaction import redacted
+from harkd.second_look import SecondLook
 from harkd.settings import Settings, state_dir
 from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, log_event
@@ -126,7 +127,11 @@ class Input:
         self._context.run(self._start, version, sinks)
 
     def attach(
-        self, recognizer: Recognizer, turns: Turns | None, when_done: Callable[[], None]
+        self,
+        recognizer: Recognizer,
+        turns: Turns | None,
+        when_done: Callable[[], None],
+        second_look: SecondLook | None = None,
     ) -> None:
         """Let this model recognize what is heard.
 
@@ -134,8 +139,9 @@ class Input:
             recognizer: The loaded model.
             turns: Shares it with other inputs, where there are some.
             when_done: Called when the input has ended.
+            second_look: Hears whether there is a voice; shared, too.
         """
-        self._context.run(self._attach, recognizer, turns, when_done)
+        self._context.run(self._attach, recognizer, turns, when_done, second_look)
 
     def listen(self) -> None:
         """Begin to listen."""
@@ -192,7 +198,11 @@ class Input:
         self.side.start()
 
     def _attach(
-        self, recognizer: Recognizer, turns: Turns | None, when_done: Callable[[], None]
+        self,
+        recognizer: Recognizer,
+        turns: Turns | None,
+        when_done: Callable[[], None],
+        second_look: SecondLook | None,
     ) -> None:
         publisher, control = self.side.publisher, self.side.control
         publisher.about = replace(publisher.about, provider=recognizer.provider)
@@ -205,6 +215,7 @@ class Input:
             turns=turns,
             when_done=when_done,
             keep=self._debug_capture().keep,
+            second_look=second_look,
         )
         microphone = self.source if isinstance(self.source, Microphone) else None
         self.vitals.attach(self.pipeline, microphone)

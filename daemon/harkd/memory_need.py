@@ -20,8 +20,9 @@ from harkd.settings import EndpointSettings
 MEASURED_KEY: Final = "memory"
 """Of a manifest's `measured`: a mapping with the fields of `Figures`, which wins over any guess."""
 MB: Final = 1_000_000
-REST_MB: Final = 21.0
-"""What else comes: the capture process (9), what live recognition adds, the kernel's share."""
+REST_MB: Final = 31.0
+"""What else comes: the capture process (9), the second look (10), what live recognition adds, the
+kernel's share."""
 THREAD_MB: Final = 2.0
 """Each thread of a pass, after the first."""
 MOST_MB: Final = 1e6

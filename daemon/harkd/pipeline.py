@@ -31,6 +31,7 @@ from harkd.listening import Listening, SystemClock
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
+from harkd.second_look import SecondLook
 from harkd.segment import Backlog, Segment, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
@@ -64,6 +65,7 @@ class Pipeline:
         turns: Shares the recognizer with other pipelines; it is this one's alone if omitted.
         when_done: Called once all is done.
         keep: Takes each segment's audio with its end, on the recognition thread; None keeps none.
+        second_look: Hears whether there is a voice, on that thread, where `vad.second_look` is on.
 
     Raises:
         SettingsError: The signal is to be processed, and the library for it is not there.
@@ -81,6 +83,7 @@ class Pipeline:
         turns: Turns | None = None,
         when_done: Callable[[], None] = lambda: None,
         keep: Callable[[HeardUtterance], None] | None = None,
+        second_look: SecondLook | None = None,
     ) -> None:
         self._source = source
         self._turns = turns
@@ -109,6 +112,7 @@ class Pipeline:
             fail=self._fail,
             counters=counters,
             keep=keep,
+            second_look=second_look,
         )
         self._heard_s: float | None = None
         # A file waits where the backlog is full.

@@ -5,26 +5,41 @@ Runs on the recognition thread.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
 from harkd.audio import RATE_HZ
+from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, Word
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
+from harkd.second_look import Look
 from harkd.segment import Segment
 from harkd.stability import stable_chars
+from harkd.verdict import Voice, rejection
+
+log = logging.getLogger(__name__)
 
 
 class SegmentRecognition:
-    """Recognition of one segment, from its first update to its final."""
+    """Recognition of one segment, from its first update to its final.
+
+    Args:
+        segment: The segment.
+        recognizer: The loaded model.
+        sink: Takes the partials.
+        look: Tells whether there is a voice in it; None takes all for speech.
+    """
 
     def __init__(
         self,
         segment: Segment,
         recognizer: Recognizer,
         sink: Callable[[Event], None],
+        look: Look | None = None,
     ) -> None:
         self.segment = segment
+        self._look = look
         self._recognizer = recognizer
         self._stream: Stream | None = None
         self._sink = sink
@@ -38,6 +53,24 @@ class SegmentRecognition:
         self.finished: Hypothesis | None = None
         """What was heard over all of it; None before `finish`."""
 
+    def has_voice(self, limit: int) -> bool:
+        """Tell whether there is a voice in the audio up to sample `limit`.
+
+        Where that cannot be told, there is: better invented text than none.
+        """
+        look = self._look
+        if look and limit > look.seen:
+            try:
+                look.take(self.segment.audio(look.seen, limit))
+            except RecognitionError as error:
+                log.error("no second look at segment %s: %s", self.segment.id, error)
+                look = self._look = None
+        return look.enough(limit) if look else True
+
+    def voice(self, limit: int) -> Voice | None:
+        """Return what the second look heard up to sample `limit`, if there was one."""
+        return self._look.voice(limit) if self._look else None
+
     def update(self, limit: int, *, prepare: bool, tell: bool) -> None:
         """Recognize up to sample `limit` and, with `tell`, publish what is new.
 
@@ -48,7 +81,8 @@ class SegmentRecognition:
         if self.latest and not self.latest.looped:
             self.previous = self.latest
         self.latest = hypothesis
-        if tell and hypothesis.text not in ("", self._text) and not hypothesis.looped:
+        credible = rejection(hypothesis, 0.0, self.voice(limit)) is None  # more may be said
+        if tell and hypothesis.text != self._text and credible:
             self._rev += 1
             self._text = hypothesis.text
             heard = max(0, limit - self.segment.lead_samples)

@@ -18,6 +18,7 @@ from harkd.events import Event, Final, Rejected, RejectReason
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
+from harkd.second_look import SecondLook
 from harkd.segment import Backlog, Progress, Segment, Task
 from harkd.segmenter import within
 from harkd.settings import Settings
@@ -66,6 +67,7 @@ class Recognizing:
         fail: Called once the model is found to be broken; later segments are rejected.
         counters: Counts what recognition costs.
         keep: Takes each segment's audio with its end, before that is told; None keeps none.
+        second_look: Hears whether there is a voice, where `vad.second_look` is on; None never does.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class Recognizing:
         fail: Callable[[RecognitionError], None],
         counters: Counters | None = None,
         keep: Callable[[HeardUtterance], None] | None = None,
+        second_look: SecondLook | None = None,
     ) -> None:
+        self._second_look = second_look
         self._keep = keep
         self._wanted = settings
         self._follow_settings(settings)
@@ -146,11 +150,15 @@ class Recognizing:
         effort = effort_of(self._settings)
         if effort != self._effort:
             self._effort = self._recognizer.effort = effort
-        return SegmentRecognition(segment, self._recognizer, self._sink)
+        look = self._second_look.begin(self._settings.vad) if self._second_look else None
+        return SegmentRecognition(segment, self._recognizer, self._sink, look)
 
     def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
-        """Recognize what has been said so far; a failure here is not yet one of the segment."""
-        if self._failures >= FAILURES_IN_A_ROW:
+        """Recognize what has been said so far; a failure here is not yet one of the segment.
+
+        What the second look takes for noise is not recognized.
+        """
+        if self._failures >= FAILURES_IN_A_ROW or not worker.has_voice(limit):
             return False
         try:
             worker.update(limit, prepare=task is Task.PREPARE, tell=self._partials)
@@ -186,7 +194,9 @@ class Recognizing:
         ended = worker.segment.ended
         if ended and too_short(ended.voiced_ms, self._min_speech_ms):
             return worker.rejected(RejectReason.TOO_SHORT)
+        if not worker.has_voice(limit):
+            return worker.rejected(RejectReason.NO_VOICE)
         hypothesis = worker.finish(limit)
         self._failures = 0
-        reason = rejection(hypothesis, self._min_confidence)
+        reason = rejection(hypothesis, self._min_confidence, worker.voice(limit))
         return worker.rejected(reason) if reason else worker.final(hypothesis)

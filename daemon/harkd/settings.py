@@ -109,6 +109,10 @@ class VadSettings:
     """Milliseconds of speech that begin a segment, 20…500."""
     min_speech_ms: Annotated[int, Meta(ge=0, le=2000)] = 120
     """Milliseconds of speech below which a segment is rejected, 0…2000."""
+    second_look: bool = True
+    """Whether a segment is recognized only once Silero VAD has heard a voice in it."""
+    min_voice: Annotated[float, Meta(ge=0, le=1)] = 0.7
+    """How likely that voice must be, 0…1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +157,7 @@ class RecognizerSettings:
     """Where it runs; auto takes the GPU where the model and the machine can."""
     check_memory: bool = True
     """Whether a model that needs more memory than there is is refused before it is loaded."""
-    min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.35
+    min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """Confidence below which a text is rejected, 0…1."""
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from harkd.audio import RATE_HZ, AudioBlock, FileSource, Int16, open_sound_file
 from harkd.events import RejectReason
 from harkd.recognizer.protocol import Recognizer
+from harkd.second_look import Look, SecondLook
 from harkd.segment import History
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted, within
 from harkd.settings import Settings
@@ -117,14 +118,24 @@ class FileSegments:
                 )
 
 
-def recognize(segment: FileSegment, recognizer: Recognizer, min_confidence: float) -> Outcome:
+def recognize(
+    segment: FileSegment,
+    recognizer: Recognizer,
+    min_confidence: float,
+    look: Look | None = None,
+) -> Outcome:
     """Return what is said in a segment, judged as a live one. Raises RecognitionError."""
     if segment.audio is None:
         return Discarded(segment.start_s, RejectReason.TOO_SHORT)
+    if look:
+        look.take(segment.audio)
+        if not look.enough(len(segment.audio)):
+            return Discarded(segment.start_s, RejectReason.NO_VOICE)
     stream = recognizer.stream()
     stream.accept(segment.audio)
     hypothesis = stream.finish()
-    if reason := rejection(hypothesis, min_confidence):
+    voice = look.voice(len(segment.audio)) if look else None
+    if reason := rejection(hypothesis, min_confidence, voice):
         return Discarded(segment.start_s, reason)
     return Utterance(
         start_s=segment.start_s,
@@ -142,11 +153,18 @@ class FileTranscriber:
         recognizer: The loaded model.
         settings: `audio.channel` and its signal options, `vad`, `endpoint` and `recognizer` are
             used.
-
+        second_look: Hears whether there is a voice, where `vad.second_look` is on.
     """
 
-    def __init__(self, path: Path, recognizer: Recognizer, settings: Settings) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recognizer: Recognizer,
+        settings: Settings,
+        second_look: SecondLook | None = None,
+    ) -> None:
         self.path = path
+        self._second_look = second_look
         self._recognizer = recognizer
         self._settings = settings
         self._segments: FileSegments | None = None
@@ -171,4 +189,6 @@ class FileTranscriber:
         """Yield what became of each segment, in order. Raises as `utterances` does."""
         self._segments = FileSegments(self.path, self._settings, self._recognizer.max_segment_s)
         for segment in self._segments:
-            yield recognize(segment, self._recognizer, self._settings.recognizer.min_confidence)
+            look = self._second_look.begin(self._settings.vad) if self._second_look else None
+            wanted = self._settings.recognizer
+            yield recognize(segment, self._recognizer, wanted.min_confidence, look)

@@ -25,6 +25,7 @@ from typing import Protocol, Self
 
 from harkd.errors import AudioError, HarkdError, RecognitionError
 from harkd.recognizer.protocol import Recognizer
+from harkd.second_look import SecondLook
 from harkd.settings import Settings
 from harkd.transcribe import FileSegment, FileSegments, Outcome, recognize
 
@@ -134,6 +135,7 @@ class ManyFiles:
         settings: `audio.channel`, `vad`, `endpoint` and `recognizer` are used.
         jobs: Worker threads.
         cut: Opens one file; tests give another.
+        second_look: Hears whether there is a voice, where `vad.second_look` is on.
     """
 
     def __init__(
@@ -143,7 +145,9 @@ class ManyFiles:
         settings: Settings,
         jobs: int,
         cut: Callable[[Path, Settings, float], Cut] = FileSegments,
+        second_look: SecondLook | None = None,
     ) -> None:
+        self._second_look = second_look
         self._paths = paths
         self._recognizer = recognizer
         self._settings = settings
@@ -250,10 +254,12 @@ class ManyFiles:
     def _recognize_all(self) -> None:
         """Recognize what has been cut. Runs on each of the workers' threads."""
         min_confidence = self._settings.recognizer.min_confidence
+        second_look = self._second_look
         while (work := self._work.get()) is not None and not self._stopping.is_set():
             segment, place = work
             try:
-                outcome = recognize(segment, self._recognizer, min_confidence)
+                look = second_look.begin(self._settings.vad) if second_look else None
+                outcome = recognize(segment, self._recognizer, min_confidence, look)
             except Exception as error:  # noqa: BLE001 - the top of a thread; raised by `events`
                 place.file.failed = True
                 place.outcome.set_exception(error)

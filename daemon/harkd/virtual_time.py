@@ -20,6 +20,7 @@ from harkd.events import Event
 from harkd.listening import Listening
 from harkd.recognizer.protocol import Recognizer, Work
 from harkd.recognizing import Recognizing, fitted
+from harkd.second_look import SecondLook
 from harkd.segment import Backlog
 from harkd.settings import Settings
 from harkd.signal_processing import signal_stage
@@ -38,6 +39,7 @@ def run_in_virtual_time(
     *,
     cost_s: Cost = 0.0,
     is_speech: Callable[[bytes], bool] | None = None,
+    second_look: SecondLook | None = None,
 ) -> int:
     """Run a source to its end, deciding after each block of `audio.block_ms`, as live audio is.
 
@@ -50,6 +52,7 @@ def run_in_virtual_time(
         cost_s: What an update costs, for the cadence of updates alone: seconds for each second of
             audio that it encodes, or a function of its work that returns seconds.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
+        second_look: Hears whether there is a voice, where `vad.second_look` is on.
 
     Returns:
         The audio's length in samples.
@@ -57,7 +60,7 @@ def run_in_virtual_time(
     Raises:
         HarkdError: The source or the model failed; what had been said before it was told.
     """
-    return _Lockstep(source, recognizer, settings, on_event, cost_s, is_speech).run()
+    return _Lockstep(source, recognizer, settings, on_event, cost_s, is_speech, second_look).run()
 
 
 class _Lockstep:
@@ -71,6 +74,7 @@ class _Lockstep:
         on_event: Callable[[Event, int], None],
         cost_s: Cost,
         is_speech: Callable[[bytes], bool] | None,
+        second_look: SecondLook | None,
     ) -> None:
         self._source = source
         self._process = signal_stage(settings.audio)
@@ -97,6 +101,7 @@ class _Lockstep:
             self._tell,
             spent_ns=_Costs(recognizer.work, cost_s),
             fail=self._fail,
+            second_look=second_look,
         )
 
     def run(self) -> int:

@@ -46,6 +46,8 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     fake = Models()
     monkeypatch.setattr(model_store, "find_model", lambda _: None)
     monkeypatch.setattr(app, "load", fake.load)
+    # Silero VAD is not taken in by the fake speech.
+    monkeypatch.setattr("harkd.second_look.find_second_look", lambda _: None)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return fake

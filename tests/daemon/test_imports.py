@@ -65,6 +65,7 @@ LAYERS = [
     | {"muting", "kept_options"}
     | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
+    | {"second_look", "recognizer.silero"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens"}

@@ -436,7 +436,7 @@ def test_a_fault_says_what_is_wrong_what_is_allowed_and_how_to_mend_it(
         ("host: a", '"host" belongs under "mqtt:" or "http:"'),
         ("mqtt.host: a", '"host" belongs under "mqtt:"'),
         ("mqtt: {device_id: a}", '"device_id" belongs at the left margin'),
-        ("vad: {zzz: 1}", "(known: aggressiveness, min_speech_ms, pre_roll_ms, start_ms)"),
+        ("vad: {zzz: 1}", "(known: aggressiveness, min_speech_ms, min_voice, pre_roll_ms, "),
         ("zzz: {a: {b: 1}}", "zzz: unknown key (known: audio, debug, device_id, "),
         ("1883: x", "1883: unknown key"),
         ("on: x", "on: unknown key"),

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from fakes import NOTHING, FakeRecognizer, silence, speech
 from harkd.errors import AudioFileError, RecognitionError
+from harkd.events import RejectReason
 from harkd.recognizer.protocol import Hypothesis, Recognizer
+from harkd.second_look import find_second_look
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings, VadSettings
-from harkd.transcribe import FileSegments, FileTranscriber
+from harkd.transcribe import Discarded, FileSegments, FileTranscriber
 
 AUDIO = np.concatenate(
     [silence(500), speech(1000), silence(1000), speech(600, seed=2), silence(1000)]
@@ -110,6 +112,17 @@ def test_what_would_be_rejected_live_is_left_out(
     recognizer = FakeRecognizer(lambda _: hypothesis)
     assert list(transcriber(wav, recognizer, settings).utterances()) == []
     assert len(recognizer.streams) == 2
+
+
+def test_what_has_no_voice_is_not_even_recognized(wav: Path) -> None:
+    """Silero VAD is not taken in by noise with the rhythm of speech."""
+    recognizer = FakeRecognizer()
+    second_look = find_second_look(VadSettings())
+    assert second_look
+    outcomes = list(FileTranscriber(wav, recognizer, Settings(), second_look).outcomes())
+    reasons = [each.reason for each in outcomes if isinstance(each, Discarded)]
+    assert reasons == [RejectReason.NO_VOICE] * 2
+    assert not recognizer.streams
 
 
 def test_the_duration_is_that_of_the_file_once_it_is_read(wav: Path) -> None:

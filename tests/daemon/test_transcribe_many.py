@@ -16,6 +16,7 @@ from harkd.errors import AudioFileError, RecognitionError
 from harkd.interruption import Interrupted
 from harkd.model_store import ModelStore
 from harkd.recognizer.protocol import Hypothesis
+from harkd.second_look import find_second_look
 from harkd.settings import Settings
 from harkd.transcribe import Discarded, FileSegment, FileTranscriber, Outcome, Utterance
 from harkd.transcribe_many import (
@@ -290,8 +291,10 @@ def test_the_text_is_the_same_for_any_number_of_jobs(model_dir: Path) -> None:
     settings = Settings()
     recognizer = load(installed, settings)
     paths = sorted((model_dir / "samples").glob("*.wav"))
-    alone = [list(FileTranscriber(path, recognizer, settings).outcomes()) for path in paths]
+    look = find_second_look(settings.vad)
+    assert look
+    alone = [list(FileTranscriber(path, recognizer, settings, look).outcomes()) for path in paths]
     assert sum(map(len, alone)) >= 9
     for jobs in (1, 4):
-        with ManyFiles(paths, recognizer, settings, jobs) as many:
+        with ManyFiles(paths, recognizer, settings, jobs, second_look=look) as many:
             assert per_file(many) == alone, f"{jobs} jobs"

@@ -154,6 +154,7 @@ class ChunkStream:
             words=tuple(
                 symbols.words(found.tokens, [at * token_s for at in found.frames], token_s)
             ),
+            log_probs=tuple(found.log_probs),
         )
 
     def _count(self, steps: int, found: Found, before: Found) -> None:

@@ -139,6 +139,7 @@ def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
         confidence=float(np.exp(np.mean(decoded.log_probs))) if decoded.tokens else 0.0,
         tokens=tuple(decoded.tokens),
         looped=not decoded.ended and ends_in_loop(decoded.tokens),
+        log_probs=tuple(decoded.log_probs),
     )
 
 

@@ -35,6 +35,8 @@ class Hypothesis:
     """True where the decoder ran into a loop and was stopped."""
     words: tuple[Word, ...] = ()
     """Times of words, where the model gives them."""
+    log_probs: tuple[float, ...] = field(default=(), compare=False)
+    """Of each token, and of the end where it was reached; empty where the model gives none."""
 
 
 NEVER_UNSURE = -math.inf
