@@ -38,6 +38,9 @@ LAYERS = [
         "redaction",
         "whole_file",
         "verdict",
+        "hotword_list",
+        "number_words",
+        "text_style",
         "stability",
         "endpointing",
         "logs",
@@ -68,7 +71,8 @@ LAYERS = [
     | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
     | {"recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
-    | {"recognizer.beam_search", "recognizer.hotwords"}
+    | {"recognizer.beam_search", "recognizer.hotwords", "recognizer.ctc_beam"}
+    | {"recognizer.hotword_rescoring", "recognizer.spelling", "recognizer.extra_output"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"memory", "memory_check"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
