@@ -15,6 +15,7 @@ from harkd.counters import Counters
 from harkd.endpointing import end_silence_ms
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Rejected, RejectReason
+from harkd.hotword_list import from_text
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
@@ -97,9 +98,9 @@ class Recognizing:
         """How far it is with the oldest segment; for the backlog to find what is due."""
 
     def change(self, settings: Settings) -> None:
-        """Go on with other settings from the next task on; with effort from the next segment on.
+        """Go on with other settings from the next task on. Any thread.
 
-        Any thread.
+        With effort, hotwords and the text's style from the next segment on.
         """
         self._wanted = settings
 
@@ -138,6 +139,7 @@ class Recognizing:
         self._endpoint = settings.endpoint
         self._min_speech_ms = settings.vad.min_speech_ms
         self._min_confidence = settings.recognizer.min_confidence
+        self._hotwords = from_text(settings.recognizer.hotwords)
         self._partials = settings.recognizer.partials
         self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
         self._share = settings.recognizer.partial_share
@@ -146,7 +148,9 @@ class Recognizing:
         effort = effort_of(self._settings)
         if effort != self._effort:
             self._effort = self._recognizer.effort = effort
-        return SegmentRecognition(segment, self._recognizer, self._sink)
+        return SegmentRecognition(
+            segment, self._recognizer, self._sink, self._hotwords, self._settings.text
+        )
 
     def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
         """Recognize what has been said so far; a failure here is not yet one of the segment."""
