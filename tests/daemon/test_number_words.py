@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -12,11 +12,13 @@ from harkd.number_words import SMALL, TENS, cardinal, in_digits, in_words
 from harkd.settings import TextSettings
 from harkd.text_style import styled
 
+Numbers = Literal["as_is", "digits", "words"]
+Casing = Literal["as_is", "lower"]
 STYLES = [
     TextSettings(numbers=numbers, casing=casing, punctuation=punctuation)
-    for numbers, casing, punctuation in itertools.product(
-        ("as_is", "digits", "words"), ("as_is", "lower"), (True, False)
-    )
+    for numbers in get_args(Numbers)
+    for casing in get_args(Casing)
+    for punctuation in (True, False)
 ]
 SPOKEN = st.lists(
     st.sampled_from(

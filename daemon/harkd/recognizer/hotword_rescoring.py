@@ -204,11 +204,9 @@ def _tried(
     sums = np.concatenate([[0.0], np.cumsum(plain.log_probs)])
     worth = sum(own) + variant.bonus
 
-    def gain(end: int) -> float:
-        return worth + float(logs[count, tokens[end]] - (sums[end + 1] - sums[begin]))
-
-    end = max(ends, key=gain)
-    if gain(end) <= 0:
+    # Of the places where the text may go on, the likeliest; of the same tokens, the next one.
+    end = max(ends, key=lambda end: float(logs[count, tokens[end]]))
+    if worth + float(logs[count, tokens[end]] - (sums[end + 1] - sums[begin])) <= 0:
         return None
     suffix = tokens[end : end + SUFFIX_TOKENS]
     logs = ask(begin, [*variant.tokens, *suffix[:-1]])

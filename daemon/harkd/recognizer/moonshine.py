@@ -195,7 +195,7 @@ class Moonshine:
             agreed = self._take(written, given[1:], result, unsure)
             if watch is not None:
                 seen = log_softmax(written)[:, watch]
-                result.watched += seen[: len(result.log_probs) - len(result.watched)]
+                result.watched.extend(seen[: len(result.log_probs) - len(result.watched)])
             if result.ended:
                 break
             feed.update(zip(names, caches, strict=True))
