@@ -91,7 +91,7 @@ class DecoderState:
         self._scores_name = decoder.scores
         self._scores = np.zeros((1, decoder.tokens), np.float32)
         self._count = 0  # so many of the last four are bound
-        self.intact = 0
+        self.intact = decoder.capacity
         """So many leading tokens of the last hypothesis are still in the cache."""
         self._cross: list[NDArray[Any]] = []
 
