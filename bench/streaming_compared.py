@@ -14,6 +14,7 @@ from streaming_subjects import LONG_TAIL_S, Harkd, SherpaOnnx
 
 from harkd.audio import RATE_HZ, Int16
 from harkd.bench_live import SpokenSamples
+from harkd.hotword_list import Hotwords
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.settings import Settings
 from harkd.virtual_time import run_in_virtual_time
@@ -79,9 +80,9 @@ class Overhearing:
         self.streams: list[Overheard] = []
         """All of them, in order."""
 
-    def stream(self) -> Stream:
+    def stream(self, hotwords: Hotwords = ()) -> Stream:
         """Begin a segment."""
-        self.streams.append(Overheard(self._model.stream()))
+        self.streams.append(Overheard(self._model.stream(hotwords)))
         return self.streams[-1]
 
     def rest(self) -> None:

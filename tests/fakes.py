@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ, SourceEvent
+from harkd.hotword_list import Hotwords
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 from harkd.segmenter import FRAME_SAMPLES
 
@@ -137,14 +138,17 @@ class FakeRecognizer:
     provider: str = "cpu"
     max_segment_s: float = 30.0
     streams: list[FakeStream] = field(default_factory=list)
+    hotwords: list[Hotwords] = field(default_factory=list)
+    """Of each stream."""
     waiting: threading.Event = field(default_factory=threading.Event)
     """Set once an answer has been asked for."""
     work: Work = field(default_factory=Work)
     """One encoder pass over all its audio for each answer of a stream."""
     effort: Effort = EVERYTHING
 
-    def stream(self) -> FakeStream:
+    def stream(self, hotwords: Hotwords = ()) -> FakeStream:
         """Begin a segment."""
+        self.hotwords.append(hotwords)
         self.streams.append(FakeStream(self))
         return self.streams[-1]
 

@@ -14,21 +14,24 @@ from typing import Final
 
 import msgspec
 
+from harkd import hotword_list
 from harkd.errors import CommandError
 from harkd.live_settings import with_value
-from harkd.settings import LEAVES, Settings, silence_fault
+from harkd.settings import HOTWORDS, LEAVES, Settings, silence_fault
 from harkd.settings_file import ENVIRONMENT, Entry, Keys
 from harkd.settings_leaf import judge
 
 SHOWN: Final = 40
 """So many characters of a wrong payload are repeated in the words for it."""
 MOST_BYTES: Final = 1024
-"""No command is longer."""
+"""No command is longer, but for hotwords."""
 LISTEN: Final = "listen/set"
 COMMAND: Final = "command"
+HOTWORDS_TOPIC: Final = "hotwords/set"
 OPTIONS: Final[dict[str, Keys]] = {
     "vad/aggressiveness/set": ("vad", "aggressiveness"),
     "endpoint/silence_ms/set": ("endpoint", "silence_ms"),
+    HOTWORDS_TOPIC: HOTWORDS,
 }
 """Topics that set an option of the settings."""
 TOPICS: Final = (LISTEN, *OPTIONS, COMMAND)
@@ -62,7 +65,7 @@ class SetOption:
 
     keys: Keys
     """Its path."""
-    value: int
+    value: int | str
     """Within its bounds, and no contradiction of the other settings."""
 
 
@@ -95,7 +98,7 @@ def read_command(
     """
     if not payload:
         return None
-    if len(payload) > MOST_BYTES:
+    if len(payload) > (hotword_list.MOST_BYTES if name == HOTWORDS_TOPIC else MOST_BYTES):
         raise CommandError(f"{len(payload)} bytes are no command", "send one value alone")
     if name == COMMAND:
         if retained:
@@ -104,6 +107,8 @@ def read_command(
                 "clear it with an empty retained message, and send commands without retain",
             )
         return _deed(payload)
+    if name == HOTWORDS_TOPIC:
+        return _hotwords(payload)
     text = payload.decode("utf-8", "replace").strip(" \t\r\n")
     if name == LISTEN:
         return _listen(text)
@@ -140,6 +145,20 @@ def _option(keys: Keys, text: str, settings: Settings) -> SetOption:
     if fault := silence_fault(with_value(settings, keys, value).endpoint):
         raise CommandError(f"{path}: {fault}")
     return SetOption(keys, value)
+
+
+def _hotwords(payload: bytes) -> SetOption:
+    try:
+        return SetOption(HOTWORDS, hotword_list.to_text(hotword_list.from_json(payload)))
+    except ValueError as error:
+        raise CommandError(f"hotwords: {error}") from None
+
+
+def told(keys: Keys, value: object) -> str:
+    """Return what `…/state` says of an option."""
+    if keys == HOTWORDS:
+        return hotword_list.to_json(hotword_list.from_text(str(value)))
+    return str(value)
 
 
 def _deed(payload: bytes) -> Do:

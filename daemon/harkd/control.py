@@ -32,6 +32,7 @@ from harkd.commands import (
     Listen,
     SetOption,
     read_command,
+    told,
 )
 from harkd.errors import CommandError, HarkdError, StateError
 from harkd.kept_options import Kept, OptionsFile, told_differences
@@ -353,5 +354,5 @@ class Control:
 
     def _announce_options(self) -> None:
         for topic, keys in OPTIONS.items():
-            name, value = topic.removesuffix("/set"), str(value_of(self._in_force, keys))
+            name, value = topic.removesuffix("/set"), told(keys, value_of(self._in_force, keys))
             self._publisher.keep(messages.option_state(self._publisher.about, name, value))

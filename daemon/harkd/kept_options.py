@@ -19,8 +19,9 @@ import msgspec
 
 from harkd.commands import OPTIONS
 from harkd.errors import StateError
+from harkd.hotword_list import from_text, to_text
 from harkd.live_settings import value_of, with_value
-from harkd.settings import LEAVES, Settings, silence_fault
+from harkd.settings import HOTWORDS, LEAVES, Settings, silence_fault
 from harkd.settings_file import Keys
 from harkd.whole_file import write_whole
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 NAME: Final = "options.json"
 MOST_BYTES: Final = 64 * 1024
-"""The file has some 300 bytes; what is larger is something else."""
+"""The file has some 300 bytes, 20,000 with many hotwords; what is larger is something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Kept:
 
     listen: bool | None = None
     """Whether the microphone is to be open; None where that was never set."""
-    options: Mapping[Keys, int] = field(default_factory=dict)
+    options: Mapping[Keys, int | str] = field(default_factory=dict)
     """Options of the settings."""
     retained: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the retained message that was taken last, by the topic's name."""
@@ -70,7 +71,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     version: Literal[1] = 1
     listen: bool | None = None
-    options: dict[str, int] = {}
+    options: dict[str, int | str] = {}
     retained: dict[str, str] = {}
 
 
@@ -80,14 +81,16 @@ def from_json(data: bytes) -> Kept:
         read = msgspec.json.decode(data, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error) or "it is nested too deeply") from None
-    options: dict[Keys, int] = {}
+    options: dict[Keys, int | str] = {}
     for path, value in read.options.items():
         keys = tuple(path.split("."))
         if keys not in OPTIONS.values():
             raise ValueError(f"{path[:80]!r} is no option that can be set over MQTT")
         try:
             options[keys] = msgspec.convert(value, LEAVES[keys].hint, strict=True)
-        except msgspec.ValidationError as error:
+            if keys == HOTWORDS:
+                options[keys] = to_text(from_text(str(value)))
+        except (msgspec.ValidationError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from None
     return Kept(read.listen, options, read.retained)
 

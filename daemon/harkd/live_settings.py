@@ -17,10 +17,11 @@ RECOGNIZER: Final = frozenset(
         "draft",
         "incremental",
         "min_confidence",
+        "hotwords",
     }
 )
 LIVE: Final = frozenset(
-    {keys for keys in LEAVES if keys[0] in {"vad", "endpoint", "log"}}
+    {keys for keys in LEAVES if keys[0] in {"vad", "endpoint", "text", "log"}}
     | {("recognizer", name) for name in RECOGNIZER}
     | {("mqtt", "max_age_s"), ("mqtt", "retain_last")}
 )

@@ -12,13 +12,19 @@ from datetime import timedelta
 from harkd.audio import RATE_HZ
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, Word
+from harkd.hotword_list import Hotwords
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.second_look import Look
 from harkd.segment import Segment
+from harkd.settings import TextSettings
 from harkd.stability import stable_chars
+from harkd.text_style import styled
 from harkd.verdict import Voice, rejection
 
 log = logging.getLogger(__name__)
+
+AS_IS = TextSettings()
+"""As the recognizer writes it."""
 
 
 class SegmentRecognition:
@@ -29,6 +35,8 @@ class SegmentRecognition:
         recognizer: The loaded model.
         sink: Takes the partials.
         look: Tells whether there is a voice in it; None takes all for speech.
+        hotwords: What is likelier to be said here.
+        style: How texts are to be written.
     """
 
     def __init__(
@@ -37,12 +45,16 @@ class SegmentRecognition:
         recognizer: Recognizer,
         sink: Callable[[Event], None],
         look: Look | None = None,
+        hotwords: Hotwords = (),
+        style: TextSettings = AS_IS,
     ) -> None:
         self.segment = segment
         self._look = look
         self._recognizer = recognizer
         self._stream: Stream | None = None
         self._sink = sink
+        self._hotwords = hotwords
+        self._style = style
         self._accepted = 0
         self._rev = 0
         self._text = ""
@@ -81,23 +93,24 @@ class SegmentRecognition:
         if self.latest and not self.latest.looped:
             self.previous = self.latest
         self.latest = hypothesis
+        text = self._styled(hypothesis)
         credible = rejection(hypothesis, 0.0, self.voice(limit)) is None  # more may be said
-        if tell and hypothesis.text != self._text and credible:
+        if tell and text != self._text and credible:
             self._rev += 1
-            self._text = hypothesis.text
+            self._text = text
             heard = max(0, limit - self.segment.lead_samples)
             started_ns = self.segment.speech_start_ns
             self._sink(
                 Partial(
                     id=self.segment.id,
                     rev=self._rev,
-                    text=hypothesis.text,
+                    text=text,
                     confidence=hypothesis.confidence,
                     started_at=self.segment.started_at,
                     duration_s=heard / RATE_HZ,
                     language=self._recognizer.language,
                     model=self._recognizer.name,
-                    stable_chars=stable_chars(self.previous.text, hypothesis.text)
+                    stable_chars=stable_chars(self._styled(self.previous), text)
                     if self.previous
                     else 0,
                     audio_end_ns=started_ns and started_ns + heard * 1_000_000_000 // RATE_HZ,
@@ -114,7 +127,7 @@ class SegmentRecognition:
         return Final(
             id=self.segment.id,
             rev=self._rev + 1,
-            text=hypothesis.text,
+            text=self._styled(hypothesis),
             confidence=hypothesis.confidence,
             started_at=self.segment.started_at,
             ended_at=self.segment.started_at + timedelta(seconds=self._duration_s),
@@ -131,6 +144,9 @@ class SegmentRecognition:
         segment = self.segment
         return Rejected(segment.id, reason, segment.started_at, self._duration_s)
 
+    def _styled(self, hypothesis: Hypothesis) -> str:
+        return styled(hypothesis.text, self._style, self._recognizer.language)
+
     def _from_speech(self, word: Word) -> Word:
         """Return a word's times from where speech begins; the stream's count from the pre-roll."""
         lead_s = self.segment.lead_samples / RATE_HZ
@@ -145,7 +161,9 @@ class SegmentRecognition:
     def _fed(self, limit: int) -> Stream:
         """Return the stream after it has taken the audio up to sample `limit`."""
         if self._stream is None:
-            self._stream = self._recognizer.stream()
+            hotwords = self._hotwords
+            recognizer = self._recognizer
+            self._stream = recognizer.stream(hotwords) if hotwords else recognizer.stream()
         elif limit < self._accepted:
             # Shorter than before: a cut was announced before audio that a partial has seen.
             self._stream.restart()

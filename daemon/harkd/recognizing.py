@@ -15,6 +15,7 @@ from harkd.counters import Counters
 from harkd.endpointing import end_silence_ms
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Rejected, RejectReason
+from harkd.hotword_list import from_text
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
@@ -101,9 +102,9 @@ class Recognizing:
         """How far it is with the oldest segment; for the backlog to find what is due."""
 
     def change(self, settings: Settings) -> None:
-        """Go on with other settings from the next task on; with effort from the next segment on.
+        """Go on with other settings from the next task on. Any thread.
 
-        Any thread.
+        With effort, hotwords and the text's style from the next segment on.
         """
         self._wanted = settings
 
@@ -142,6 +143,7 @@ class Recognizing:
         self._endpoint = settings.endpoint
         self._min_speech_ms = settings.vad.min_speech_ms
         self._min_confidence = settings.recognizer.min_confidence
+        self._hotwords = from_text(settings.recognizer.hotwords)
         self._partials = settings.recognizer.partials
         self._interval = settings.recognizer.partial_interval_ms * RATE_HZ // 1000
         self._share = settings.recognizer.partial_share
@@ -151,7 +153,9 @@ class Recognizing:
         if effort != self._effort:
             self._effort = self._recognizer.effort = effort
         look = self._second_look.begin(self._settings.vad) if self._second_look else None
-        return SegmentRecognition(segment, self._recognizer, self._sink, look)
+        return SegmentRecognition(
+            segment, self._recognizer, self._sink, look, self._hotwords, self._settings.text
+        )
 
     def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
         """Recognize what has been said so far; a failure here is not yet one of the segment.

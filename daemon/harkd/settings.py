@@ -21,6 +21,7 @@ import platformdirs
 from msgspec import Meta
 
 from harkd.errors import SettingsError
+from harkd.hotword_list import resolved
 from harkd.mqtt_settings import NUMBER_AS_TEXT, MqttSettings, contradictions, read_password
 from harkd.settings_file import INPUTS, Entry, Fault, Keys, expand, find_file, read_file
 from harkd.settings_inputs import is_of_inputs, judged, twice
@@ -41,6 +42,7 @@ __all__ = [
     "RecognizerSettings",
     "Settings",
     "StateSettings",
+    "TextSettings",
     "VadSettings",
     "describe",
     "each_input",
@@ -59,6 +61,7 @@ SYSTEM_MODELS_DIR: Final = Path("/var/lib/harkd/models")
 """Where root keeps models."""
 SYSTEM_STATE_DIR: Final = Path("/var/lib/harkd")
 """Where root keeps what must survive a restart."""
+HOTWORDS: Final = ("recognizer", "hotwords")
 MASK: Final = "********"
 """Shown in place of a secret that is set."""
 
@@ -159,6 +162,20 @@ class RecognizerSettings:
     """Whether a model that needs more memory than there is is refused before it is loaded."""
     min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """Confidence below which a text is rejected, 0…1."""
+    hotwords: str = ""
+    """Words that are likelier here, with commas; or @ and a file of them. See `hotword_list`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """How what was recognized is written."""
+
+    numbers: Literal["as_is", "digits", "words"] = "as_is"
+    """Numbers as the model writes them, all in digits, or all in words."""
+    casing: Literal["as_is", "lower"] = "as_is"
+    """Capitals as the model writes them, or none."""
+    punctuation: bool = True
+    """Whether there is any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +260,7 @@ class Settings:
     vad: VadSettings = field(default_factory=VadSettings)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     recognizer: RecognizerSettings = field(default_factory=RecognizerSettings)
+    text: TextSettings = field(default_factory=TextSettings)
     models: ModelsSettings = field(default_factory=ModelsSettings)
     state: StateSettings = field(default_factory=StateSettings)
     mqtt: MqttSettings = field(default_factory=MqttSettings)
@@ -310,6 +328,8 @@ def load_traced(
             words = unknown(keys, entry, LEAVES)
         else:
             values[keys], words = judge(LEAVES[keys], entry)
+            if keys == HOTWORDS and not words:
+                values[keys], words = _hotwords(values[keys])
             origins[keys] = entry
         if words:
             doubtful.add(keys)
@@ -323,6 +343,14 @@ def load_traced(
         lines = [str(fault) for fault in sorted(faults, key=lambda fault: fault.place)]
         raise SettingsError("\n".join([unreadable, *lines] if unreadable else lines))
     return settings, origins
+
+
+def _hotwords(text: str) -> tuple[str, str]:
+    """Returns them, those of a file in its place, and what is wrong with them, or ""."""
+    try:
+        return resolved(text), ""
+    except ValueError as error:
+        return "", str(error)
 
 
 def _assemble(values: Mapping[Keys, Any]) -> Settings:
@@ -341,6 +369,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         vad=VadSettings(**of("vad")),
         endpoint=EndpointSettings(**of("endpoint")),
         recognizer=RecognizerSettings(**of("recognizer")),
+        text=TextSettings(**of("text")),
         models=ModelsSettings(**of("models")),
         state=StateSettings(**of("state")),
         mqtt=MqttSettings(**of("mqtt")),

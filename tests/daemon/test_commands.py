@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harkd import hotword_list
 from harkd.commands import (
     COMMAND,
     LISTEN,
@@ -25,7 +26,7 @@ from harkd.commands import (
 from harkd.errors import CommandError
 from harkd.settings import EndpointSettings, Settings
 
-AGGRESSIVENESS, SILENCE = OPTIONS
+AGGRESSIVENESS, SILENCE, HOTWORDS = OPTIONS
 DEFAULTS = Settings()
 ADAPTIVE = Settings(endpoint=EndpointSettings(adaptive=True))
 
@@ -159,7 +160,8 @@ def test_an_empty_message_is_nothing(name: str, retained: bool) -> None:
 
 @pytest.mark.parametrize("name", TOPICS)
 def test_what_is_too_long_is_not_even_read(name: str) -> None:
-    assert "1025 bytes are no command" in refusal(name, b"1" * (MOST_BYTES + 1))
+    most = hotword_list.MOST_BYTES if name == HOTWORDS else MOST_BYTES
+    assert f"{most + 1} bytes are no command" in refusal(name, b"1" * (most + 1))
 
 
 @given(name=st.sampled_from(TOPICS), payload=st.binary(max_size=2000), retained=st.booleans())

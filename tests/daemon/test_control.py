@@ -618,3 +618,29 @@ def test_chores_are_done_at_the_start(rig: Rig) -> None:
         assert done.wait(5)
     finally:
         rig.control.stop()
+
+
+# --------------------------------------------------------------------------- hotwords
+
+
+def test_hotwords_are_set_at_once_told_and_kept(rig: Rig, folder: Path) -> None:
+    assert rig.publisher.kept("hotwords/state") == "[]"
+    rig.send("hotwords/set", '["Ikea", {"word": "Siobhan", "boost": 3}]')
+    assert rig.settings[-1].recognizer.hotwords == "Ikea, Siobhan:3"
+    told = rig.publisher.kept("hotwords/state")
+    assert told
+    assert json.loads(told) == [{"word": "Ikea", "boost": 2}, {"word": "Siobhan", "boost": 3}]
+    again = Rig(folder)
+    assert again.publisher.kept("hotwords/state") == told
+    again.send("hotwords/set", told)
+    assert again.publisher.kept("hotwords/state") == told
+    again.send("hotwords/set", "[]")
+    assert again.settings[-1].recognizer.hotwords == ""
+
+
+def test_hotwords_that_are_none_are_answered_and_change_nothing(rig: Rig) -> None:
+    rig.send("hotwords/set", '["Ikea"]')
+    rig.send("hotwords/set", '["Siobhan", "42"]')
+    assert rig.publisher.kept("hotwords/state") == '[{"word":"Ikea","boost":2.0}]'
+    (error,) = [json.loads(each.payload)["error"] for each in rig.publisher.sent]
+    assert error.startswith('hotwords: "42" is no word; write letters')

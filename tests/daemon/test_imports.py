@@ -38,6 +38,9 @@ LAYERS = [
         "redaction",
         "whole_file",
         "verdict",
+        "hotword_list",
+        "number_words",
+        "text_style",
         "stability",
         "endpointing",
         "logs",
@@ -73,7 +76,8 @@ LAYERS = [
     | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
     | {"recognizer.chunk_model"}
     | {"recognizer.chunk_stream", "recognizer.fbank"}
-    | {"recognizer.beam_search", "recognizer.hotwords"}
+    | {"recognizer.beam_search", "recognizer.hotwords", "recognizer.ctc_beam"}
+    | {"recognizer.hotword_rescoring", "recognizer.spelling", "recognizer.extra_output"}
     | {"recognizer.phrase_letters", "recognizer.phrase_numbers", "recognizer.phrase_tokens"}
     | {"recognizer.phrase_search", "recognizer.phrase_scorer"}
     | {"recognizer.lean_continuations", "recognizer.moonshine_continuations"}

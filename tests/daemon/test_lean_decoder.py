@@ -37,9 +37,11 @@ class ScriptedState(DecoderState):
         """The token at each place."""
         self.counts: list[int] = []
         """Tokens in each call."""
-        self._capacity = capacity
+        self._capacity = self.intact = capacity
 
-    def _run(self, current: int, proposed: list[int], place: int) -> tuple[list[int], list[float]]:
+    def _run(
+        self, current: int, proposed: Sequence[int], place: int
+    ) -> tuple[list[int], list[float]]:
         assert place <= len(self.held), "a place was left out"
         assert place + 1 + len(proposed) <= self._capacity, "written beyond the cache"
         self.held[place:] = [current, *proposed]
@@ -345,6 +347,8 @@ class Made:
             session=session,
             capacity=capacity,
             layers=2,
+            scores="",
+            tokens=16,
             real=np.float32,
             cache_shape=(1, 2, capacity, 4),
         )

@@ -602,8 +602,10 @@ class Script:
         trusted: int = 0,
         closing: frozenset[int] = frozenset(),
         unsure: float = NEVER_UNSURE,
+        watch: object = None,
     ) -> Decoded:
         assert most > 0
+        assert watch is None, "without hotwords"
         assert unsure == (math.log(0.4) if closing else NEVER_UNSURE), "but in a partial"
         self.asked.append((draft.tokens, trusted, bool(closing)))
         return self.said

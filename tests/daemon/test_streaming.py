@@ -22,6 +22,7 @@ from fakes import ScriptedSource, silence, speech
 from harkd.audio import RATE_HZ, AudioBlock, SourceOpened
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Event, Final, Partial
+from harkd.hotword_list import Hotword
 from harkd.model_package import Manifest, PackagedFile, sha256_of
 from harkd.recognizer import chunk_encoder, factory
 from harkd.recognizer import onnx as runtime
@@ -234,6 +235,20 @@ def test_no_split_changes_what_a_beam_search_hears(folders: Folders, seed: int) 
         at += size
         [lambda: None, stream.hypothesis, stream.prepare][rng.integers(0, 3)]()
     assert stream.finish() == wanted
+
+
+@pytest.mark.parametrize("layout", [LAYOUTS[0], LAYOUTS[-1]])
+def test_it_searches_wider_only_where_there_are_hotwords(layout: str, folders: Folders) -> None:
+    model = loaded(folders(layout))
+    plain = heard(model, AUDIO)
+    wanted = next(
+        f"w{i}" for i in range(20) if not set(model.symbols.spelled(f"w{i}")[0]) & set(plain.tokens)
+    )
+    stream = model.stream((Hotword(wanted, 10.0), Hotword("Ω", 10.0)))
+    stream.accept(AUDIO)
+    found = stream.finish()
+    assert set(found.tokens) & {way[-1] for way in model.symbols.spelled(wanted)}
+    assert heard(model, AUDIO) == plain
 
 
 # --------------------------------------------------------------------------------- laws

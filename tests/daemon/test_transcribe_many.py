@@ -13,6 +13,7 @@ import soundfile
 from fakes import FakeRecognizer, FakeStream, said, silence, speech
 from harkd.app import load
 from harkd.errors import AudioFileError, RecognitionError
+from harkd.hotword_list import Hotwords
 from harkd.interruption import Interrupted
 from harkd.model_store import ModelStore
 from harkd.recognizer.protocol import Hypothesis
@@ -129,8 +130,8 @@ def test_each_stream_is_used_by_one_thread() -> None:
     threads: dict[int, set[str]] = {}
 
     class Watched(FakeRecognizer):
-        def stream(self) -> FakeStream:
-            stream = super().stream()
+        def stream(self, hotwords: Hotwords = ()) -> FakeStream:
+            stream = super().stream(hotwords)
             threads.setdefault(id(stream), set()).add(threading.current_thread().name)
             return stream
 

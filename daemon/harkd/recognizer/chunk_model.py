@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from harkd.errors import ModelDamagedError
+from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
 from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
 from harkd.recognizer.chunk_layout import UnknownLayoutError
+from harkd.recognizer.hotwords import Hotwords as Phrases
 from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of
 from harkd.recognizer.protocol import Effort, Work
 from harkd.recognizer.symbols import Symbols
@@ -57,6 +59,20 @@ class ChunkModel:
         self.provider = self.encoder.provider
         self.spare: list[EncoderState] = []
         """States that no stream uses now."""
+        self._phrases: tuple[Hotwords, Phrases] | None = None
+
+    def phrases(self, hotwords: Hotwords) -> Phrases:
+        """Return what a beam search needs of hotwords that it can write."""
+        kept = self._phrases
+        if not kept or kept[0] != hotwords:
+            written = [
+                (tokens, each.boost)
+                for each in hotwords
+                if each.boost
+                for tokens in self.symbols.spelled(each.phrase)
+            ]
+            kept = self._phrases = (hotwords, Phrases(written))
+        return kept[1]
 
     def rest(self) -> None:
         """Give back what is no longer used."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from harkd.errors import ModelDamagedError
+from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
 from harkd.recognizer.chunk_model import ChunkModel
 from harkd.recognizer.chunk_stream import ChunkStream
+from harkd.recognizer.ctc_beam import BeamCtc
 from harkd.recognizer.onnx import fetch_anew
 from harkd.recognizer.protocol import EVERYTHING, Effort
 from harkd.recognizer.search import GreedyCtc, Search
@@ -50,9 +52,12 @@ class StreamingCtc(ChunkModel):
             )
         self._blank = blank
 
-    def stream(self) -> ChunkStream:
-        """Begin a segment."""
-        return ChunkStream(self, self.search)
+    def stream(self, hotwords: Hotwords = ()) -> ChunkStream:
+        """Begin a segment; with hotwords, by beam search, which costs more."""
+        if not hotwords:
+            return ChunkStream(self, self.search)
+        phrases = self.phrases(hotwords)
+        return ChunkStream(self, lambda: BeamCtc(self._blank, phrases))
 
     def search(self) -> Search:
         """Begin a search."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harkd.recognizer.lean_decoder import LeanDecoder
+from harkd.recognizer.lean_decoder import SCORES, LeanDecoder
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Silence
 from harkd.recognizer.onnx import bind_input, bind_output
 
@@ -28,7 +28,7 @@ class LeanContinuations:
     """The hypotheses, their caches, and the bindings to them.
 
     Args:
-        decoder: The graph; its `scores` must be true.
+        decoder: The graph; it must take several.
         paths: The most hypotheses.
     """
 
@@ -93,7 +93,7 @@ class LeanContinuations:
             bind_input(binding, f"cross_{name}", cross)
         for name, array in (("ids", ids), ("last", last), ("total", total)):
             bind_input(binding, name, array)
-        bind_output(binding, "log_probs", log_probs)
+        bind_output(binding, SCORES, log_probs)
         self._session.run_with_iobinding(binding)
         return float(log_probs[0, range(count), [*tokens, end]].sum())
 
@@ -111,7 +111,7 @@ class LeanContinuations:
         bind_input(binding, "ids", self._ids[:count])
         bind_input(binding, "last", self._last[:count])
         bind_input(binding, "total", self._total)
-        bind_output(binding, "log_probs", self._log_probs[:count])
+        bind_output(binding, SCORES, self._log_probs[:count])
         return binding
 
 

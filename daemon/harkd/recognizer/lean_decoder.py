@@ -8,12 +8,14 @@ the draft again. The cache is written in place. Runs on the thread that uses the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.recognizer.extra_output import result_of, with_output
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
 from harkd.recognizer.onnx import bind_input, bind_output, dtype_of, open_session
 from harkd.recognizer.protocol import NEVER_UNSURE
@@ -22,6 +24,10 @@ PROPOSED_MOST = 15
 """A pass over more tokens gains little, and its logits take 400 kB for each."""
 REJOIN_TOKENS = 6
 """A token is looked for so far ahead in what is left of the draft."""
+SCORES = "log_probs"
+"""The output that tells how likely every token is."""
+SCORES_OP = "LogSoftmax"
+"""Graphs of before that output have one node that makes it, and take the best token from it."""
 REJOIN_LEAST = 2
 """A call for fewer drafted tokens than this costs more than it saves."""
 
@@ -33,21 +39,29 @@ class LeanDecoder:
         path: The decoder's file.
         threads: Threads for each pass.
         capacity: The most tokens of one hypothesis.
+        scored: Whether it can tell how likely each token is, not the best alone.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load the file.
         KeyError, ValueError: The graph is not what its file should hold.
     """
 
-    def __init__(self, path: Path, threads: int, capacity: int) -> None:
-        self.session = open_session(path, threads, arena=True)
+    def __init__(self, path: Path, threads: int, capacity: int, *, scored: bool = False) -> None:
+        content = path.read_bytes() if scored else None
+        self.scores = result_of(memoryview(content), SCORES_OP) if content else ""
+        """Name of the output that tells it; empty for none."""
+        if content:
+            content = with_output(content, self.scores)
+        self.session = open_session(path, threads, arena=True, content=content)
         properties = self.session.get_modelmeta().custom_metadata_map
         self.layers = int(properties["decoder_layers"])
         self.tokens = int(properties["tokens"])
         """Those that can be written."""
         self.capacity = min(capacity, int(properties["most_tokens"]))
-        self.scores = "log_probs" in {each.name for each in self.session.get_outputs()}
-        """Whether it tells the log-probabilities of all tokens, and takes several hypotheses"""
+        self.takes_several = SCORES in {each.name for each in self.session.get_outputs()}
+        """Whether it takes several hypotheses at once; older graphs take one"""
+        if self.takes_several:
+            self.scores = SCORES
         self.real = dtype_of(self.session, "key_0")
         cache = {each.name: each.shape for each in self.session.get_inputs()}["key_0"]
         self.cache_shape = (1, int(cache[1]), self.capacity, int(cache[3]))
@@ -80,7 +94,11 @@ class DecoderState:
         self._ids = np.zeros(decoder.capacity, np.int64)
         self._token = np.zeros(decoder.capacity, np.int64)
         self._log_prob = np.zeros(decoder.capacity, np.float32)
-        self._count = 0  # so many of the last three are bound
+        self._scores_name = decoder.scores
+        self._scores = np.zeros((1, decoder.tokens), np.float32)
+        self._count = 0  # so many of the last four are bound
+        self.intact = decoder.capacity
+        """So many leading tokens of the last hypothesis are still in the cache."""
         self._cross: list[NDArray[Any]] = []
 
     def attend_to(self, cross: list[NDArray[Any]]) -> None:
@@ -102,6 +120,7 @@ class DecoderState:
         trusted: int = 0,
         closing: frozenset[int] = frozenset(),
         unsure: float = NEVER_UNSURE,
+        watch: NDArray[np.int64] | None = None,
     ) -> Decoded:
         """Decode greedily.
 
@@ -112,9 +131,12 @@ class DecoderState:
             closing: One of these that is new, or ends the draft, is taken for the end, unseen.
             unsure: A new token, but for the first of all, whose log-probability is below this ends
                 the hypothesis, and is left out.
+            watch: Tokens whose log-probability in each place is wanted; only where the decoder is
+                scored.
         """
         most = min(most, self._capacity - 1)
-        trusted = min(trusted, len(draft.tokens), most)
+        trusted = min(trusted, len(draft.tokens), most, self.intact)
+        self.intact = self._capacity
         result = Decoded(draft.tokens[:trusted], draft.log_probs[:trusted])
         rest = draft.tokens[trusted:]
         current = result.tokens[-1] if result.tokens else TOKEN_START
@@ -125,12 +147,15 @@ class DecoderState:
             best, log_probs = self._run(current, proposed, place)
             result.passes += 1
             result.rows += 1 + len(proposed)
+            watched = self._scores[: 1 + len(proposed), watch] if watch is not None else None
             for i, (token, log_prob) in enumerate(zip(best, log_probs, strict=True)):
                 drafted = i < len(proposed) and token == proposed[i]
                 if log_prob < unsure and result.tokens and not drafted:
                     result.ended = result.cut_short = True
                     return result
                 result.log_probs.append(log_prob)
+                if watched is not None:
+                    result.watched.append(watched[i])
                 if token == TOKEN_END:
                     result.ended = True
                     return result
@@ -149,7 +174,24 @@ class DecoderState:
                 return result
         return result
 
-    def _run(self, current: int, proposed: list[int], place: int) -> tuple[list[int], list[float]]:
+    def ask(self, heard: Sequence[int], others: Sequence[int]) -> NDArray[np.float32]:
+        """Return how likely tokens are after some of the last hypothesis'.
+
+        Args:
+            heard: Those of the hypothesis.
+            others: Others that follow them.
+
+        Returns:
+            Log-probabilities of all tokens before the first of the others and after each: float32,
+            shape (1 + others, tokens); until the next call.
+        """
+        self.intact = min(self.intact, len(heard))
+        self._run(heard[-1] if heard else TOKEN_START, others, len(heard))
+        return self._scores[: 1 + len(others)]
+
+    def _run(
+        self, current: int, proposed: Sequence[int], place: int
+    ) -> tuple[list[int], list[float]]:
         """Return the best token after `current`, whose place is given, and after each proposal."""
         count = 1 + len(proposed)
         if self._count != count:
@@ -166,6 +208,10 @@ class DecoderState:
         bind_input(self._binding, "ids", self._ids[None, :count])
         bind_output(self._binding, "token", self._token[None, :count])
         bind_output(self._binding, "log_prob", self._log_prob[None, :count])
+        if self._scores_name:
+            if count > len(self._scores):
+                self._scores = np.zeros((count, self._scores.shape[1]), np.float32)
+            bind_output(self._binding, self._scores_name, self._scores[None, :count])
         self._count = count
 
 

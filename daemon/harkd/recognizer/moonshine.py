@@ -7,6 +7,7 @@ The model: https://arxiv.org/abs/2410.15608. Runs on the thread that uses the st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError
+from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
+from harkd.recognizer.hotword_rescoring import (
+    Replacement,
+    Variants,
+    variants_of,
+    winners,
+    with_winners,
+)
 from harkd.recognizer.moonshine_continuations import MoonshineHeard, log_prob_in_silence
 from harkd.recognizer.moonshine_tokens import (
     STEM_SAMPLES,
@@ -38,9 +47,13 @@ from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
 from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
 from harkd.recognizer.search import log_prob as log_prob_of
+from harkd.recognizer.search import log_softmax
 
 UNWRITTEN_MOST = 1024
 """Base's tokenizer leaves out 768 special tokens at the end of the vocabulary."""
+
+MOST_TOKENS = 1024
+"""A hotword is looked for among so many tokens; an utterance has 100 or 200."""
 
 Float32 = NDArray[np.float32]
 
@@ -79,6 +92,7 @@ class Moonshine:
         self.work = Work()
         self.effort = effort
         self.tokenizer = Tokenizer(paths["tokenizer"])
+        self._variants: tuple[Hotwords, Variants] | None = None
         self._tokens_per_s = manifest.limits.max_tokens_per_s
         self._encoder = open_session(paths["encoder"], threads, arena=False)
         self._decoder = open_session(paths["decoder"], threads, arena=True)
@@ -86,9 +100,14 @@ class Moonshine:
         self._read_shapes(paths)
         self.silence = Silence(lambda tokens: log_prob_in_silence(self, tokens))
 
-    def stream(self) -> MoonshineStream:
+    def stream(self, hotwords: Hotwords = ()) -> MoonshineStream:
         """Begin a segment."""
-        return MoonshineStream(self)
+        if not hotwords:
+            return MoonshineStream(self)
+        kept = self._variants
+        if not kept or kept[0] != hotwords:
+            kept = self._variants = (hotwords, variants_of(hotwords, self.tokenizer))
+        return MoonshineStream(self, kept[1])
 
     def rest(self) -> None:
         """Give back what the passes over a growing segment have left behind."""
@@ -152,6 +171,7 @@ class Moonshine:
         samples: int,
         draft: list[int] | None = None,
         unsure: float = NEVER_UNSURE,
+        watch: NDArray[np.int64] | None = None,
     ) -> Decoded:
         """Decode greedily, for at most `max_tokens_per_s` times the audio's length.
 
@@ -161,6 +181,7 @@ class Moonshine:
             draft: Tokens that are likely: verified in the first pass, which goes over all of them.
             unsure: A new token, but for the first of all, whose log-probability is below this ends
                 the hypothesis, and is left out.
+            watch: Tokens whose log-probability in each place is wanted.
         """
         most = int(samples / RATE_HZ * self._tokens_per_s) + 2
         feed: dict[str, Any] = dict(self._empty)
@@ -176,7 +197,11 @@ class Moonshine:
             logits, *caches = self._decoder.run(wanted, feed)
             result.passes += 1
             result.rows += len(given)
-            agreed = self._take(logits[0, :, : len(self.tokenizer)], given[1:], result, unsure)
+            written = logits[0, :, : len(self.tokenizer)]  # (rows, tokens)
+            agreed = self._take(written, given[1:], result, unsure)
+            if watch is not None:
+                seen = log_softmax(written)[:, watch]
+                result.watched.extend(seen[: len(result.log_probs) - len(result.watched)])
             if result.ended:
                 break
             feed.update(zip(names, caches, strict=True))
@@ -218,6 +243,25 @@ class Moonshine:
         feed["use_cache_branch"] = np.array([past is not None])
         logits, *caches = self._decoder.run(wanted, feed)
         return logits[:, :, : len(self.tokenizer)], dict(zip(names, caches, strict=True))
+    def ask(self, hidden: Float32, samples: int, tokens: Sequence[int]) -> Float32:
+        """Return the log-probabilities after each of some tokens, from the first one on.
+
+        Args:
+            hidden: As for `decode`.
+            samples: Length of the audio in samples.
+            tokens: From the mark of the begin on.
+
+        Returns:
+            float32, shape (tokens given, tokens).
+        """
+        feed: dict[str, Any] = dict(self._empty)
+        feed["encoder_hidden_states"] = hidden
+        if self._decoder_masked:
+            feed["encoder_attention_mask"] = np.ones((1, samples), np.int64)
+        feed["use_cache_branch"] = np.array([False])
+        feed["input_ids"] = np.array([tokens], np.int64)
+        (logits,) = self._decoder.run(["logits"], feed)
+        return log_softmax(logits[0, :, : len(self.tokenizer)])
 
     def _take(self, logits: Float32, proposed: list[int], result: Decoded, unsure: float) -> int:
         """Add the tokens up to the first that is not as proposed; return how many were.
@@ -258,8 +302,10 @@ Encoded = tuple[Float32, int, Decoded]
 class MoonshineStream:
     """One segment for a model with full context: gathers audio, recognizes on demand."""
 
-    def __init__(self, model: Moonshine) -> None:
+    def __init__(self, model: Moonshine, variants: Variants | None = None) -> None:
         self._model = model
+        self._variants = variants
+        self._won: list[Replacement] = []
         self._chunks: list[NDArray[np.int16]] = []
         self._rough: Hypothesis | None = None
         self._exact: Hypothesis | None = None
@@ -324,13 +370,36 @@ class MoonshineStream:
             samples = np.pad(samples, (0, STEM_SAMPLES - len(samples)))
         try:
             hidden = self._model.encode(samples)
-            decoded = self._model.decode(hidden, len(samples), self._draft, unsure)
-            hypothesis = hypothesis_of(decoded, self._model.tokenizer)
+            exact = self._variants is not None and unsure == NEVER_UNSURE
+            watch = self._variants.tokens if self._variants and exact else None
+            decoded = self._model.decode(hidden, len(samples), self._draft, unsure, watch)
+            heard = decoded
+            if self._variants:
+                if exact:
+                    self._won = self._winners(decoded, self._variants, hidden, len(samples))
+                heard = with_winners(decoded, self._won)
+            hypothesis = hypothesis_of(heard, self._model.tokenizer)
         except Exception as error:
             raise failed(self._model.name, len(samples), error) from error
-        self._encoded = (hidden, len(samples), decoded)
+        self._encoded = (hidden, len(samples), heard)
         self._draft = decoded.tokens if self._model.effort.draft else []
         seconds = len(samples) / RATE_HZ
         give_back_after(seconds)
         self._model.work.add(decoded.work(seconds))
         return decoded, hypothesis
+
+    def _winners(
+        self, plain: Decoded, variants: Variants, hidden: Float32, samples: int
+    ) -> list[Replacement]:
+        """Return the hotwords that are likelier than what was heard."""
+        if not plain.ended:
+            return []
+        model = self._model
+
+        def ask(place: int, others: Sequence[int]) -> Float32:
+            tokens = [TOKEN_START, *plain.tokens[:place], *others]
+            model.work.add(Work(decoder_passes=1, decoder_rows=len(tokens)))
+            return model.ask(hidden, samples, tokens)[place:]
+
+        begins = [*map(model.tokenizer.begins, plain.tokens), True]
+        return winners(plain, variants, begins, ask, MOST_TOKENS)

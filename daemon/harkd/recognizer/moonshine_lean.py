@@ -7,6 +7,8 @@ see docs/architecture.md. Runs on the thread that uses the stream.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, ModelError, RecognitionError
+from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
+from harkd.recognizer.hotword_rescoring import (
+    Replacement,
+    Variants,
+    variants_of,
+    winners,
+    with_winners,
+)
 from harkd.recognizer.lean_continuations import LeanHeard, SpareContinuations
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import (
@@ -80,9 +90,8 @@ class MoonshineLean:
             self.encoder = LeanEncoder(paths["stem"], paths["encoder"], threads)
             most_s = self.encoder.most_frames * FRAME_SAMPLES / RATE_HZ
             self.max_segment_s = min(manifest.limits.max_segment_s, most_s)
-            self.decoder = LeanDecoder(
-                paths["decoder"], threads, self.most_tokens(int(self.max_segment_s * RATE_HZ)) + 1
-            )
+            self._decoder_path, self._threads = paths["decoder"], threads
+            self.decoder = self._open_decoder(scored=False)
         except (KeyError, ValueError, TypeError) as error:
             raise ModelDamagedError(
                 f"{folder} holds graphs that are no lean Moonshine, or are in each other's place "
@@ -98,12 +107,22 @@ class MoonshineLean:
         self.provider = provider_of(self.decoder.session)
         self.spare: list[DecoderState] = []
         """Caches that no stream uses now."""
-        self.continuations = SpareContinuations(self.decoder, self.silence_cross)
-        """The same, of searches for phrases."""
+        self._continuations: SpareContinuations | None = None
+        self._hotwords_lock = threading.Lock()
+        self._variants: dict[Hotwords, Variants] = {}
 
-    def stream(self) -> MoonshineLeanStream:
+    def stream(self, hotwords: Hotwords = ()) -> MoonshineLeanStream:
         """Begin a segment."""
-        return MoonshineLeanStream(self)
+        if not hotwords:
+            return MoonshineLeanStream(self)
+        with self._hotwords_lock:
+            if not self.decoder.scores:
+                # Costs a moment, once, and only who has hotwords pays for it.
+                self.decoder = self._open_decoder(scored=True)
+                self.spare.clear()
+            if hotwords not in self._variants:
+                self._variants = {hotwords: variants_of(hotwords, self.tokenizer)}
+            return MoonshineLeanStream(self, self._variants[hotwords])
 
     def rest(self) -> None:
         """Give back what the passes over a growing segment have left behind."""
@@ -120,14 +139,21 @@ class MoonshineLean:
         """Return the tokens by their letters, for a `PhraseScorer`.
 
         Raises:
-            ModelError: The package's decoder cannot score phrases.
+            ModelError: The package's decoder takes one hypothesis at a time.
         """
-        if not self.decoder.scores:
+        if not self.decoder.takes_several:
             raise ModelError(
                 f"the package {self.name} is of an older version, and cannot score phrases",
                 "make it again with this version's harkd-convert",
             )
         return Vocabulary(self.tokenizer.texts())
+
+    @property
+    def continuations(self) -> SpareContinuations:
+        """Several hypotheses at once, of searches for phrases."""
+        if self._continuations is None:
+            self._continuations = SpareContinuations(self.decoder, self.silence_cross)
+        return self._continuations
 
     def silence_cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values where nothing is heard."""
@@ -135,6 +161,10 @@ class MoonshineLean:
         encoder.accept(np.zeros(SILENCE_SAMPLES, np.float32))
         encoder.encode(None)
         return encoder.cross()
+
+    def _open_decoder(self, *, scored: bool) -> LeanDecoder:
+        most = self.most_tokens(int(self.max_segment_s * RATE_HZ)) + 1
+        return LeanDecoder(self._decoder_path, self._threads, most, scored=scored)
 
     def most_tokens(self, samples: int) -> int:
         """Return the most tokens that so much audio can hold."""
@@ -144,8 +174,10 @@ class MoonshineLean:
 class MoonshineLeanStream:
     """One segment."""
 
-    def __init__(self, model: MoonshineLean) -> None:
+    def __init__(self, model: MoonshineLean, variants: Variants | None = None) -> None:
         self._model = model
+        self._variants = variants
+        self._won: list[Replacement] = []
         self._encoder = EncoderState(model.encoder, FIRST_ROOM_S)
         self._pieces: list[NDArray[np.int16]] = []
         self._decoder: DecoderState | None = None
@@ -223,8 +255,11 @@ class MoonshineLeanStream:
                 f"set endpoint.max_utterance_s to {self._model.max_segment_s:g} at most",
             )
         try:
-            self._decoded = self._decode(samples, exact=exact)
-            return hypothesis_of(self._decoded, self._model.tokenizer)
+            decoded = self._decode(samples, exact=exact)
+            if self._variants:
+                decoded = self._with_hotwords(decoded, self._variants, search=exact)
+            self._decoded = decoded
+            return hypothesis_of(decoded, self._model.tokenizer)
         except Exception as error:
             # The cache may hold other tokens than these now.
             self._before = self._latest = Decoded()
@@ -239,7 +274,8 @@ class MoonshineLeanStream:
         draft = self._latest if effort.draft else Decoded()
         most = self._model.most_tokens(samples)
         if exact:
-            decoded = decoder.decode(draft, most)
+            watch = self._variants.tokens if self._variants else None
+            decoded = decoder.decode(draft, most, watch=watch)
         elif not effort.draft:
             decoded = decoder.decode(draft, most, unsure=effort.unsure)
         else:
@@ -251,6 +287,19 @@ class MoonshineLeanStream:
         self._model.work.add(decoded.work(encoded_s))
         give_back_after(encoded_s)
         return decoded
+
+    def _with_hotwords(self, plain: Decoded, variants: Variants, *, search: bool) -> Decoded:
+        """Return what was heard with the hotwords that win, or have won where it was the same."""
+        if search and self._decoder and plain.ended and plain.tokens:
+            decoder, tokenizer = self._decoder, self._model.tokenizer
+            begins = [*map(tokenizer.begins, plain.tokens), True]
+
+            def ask(place: int, others: Sequence[int]) -> NDArray[np.float32]:
+                self._model.work.add(Work(decoder_passes=1, decoder_rows=1 + len(others)))
+                return decoder.ask(plain.tokens[:place], others)
+
+            self._won = winners(plain, variants, begins, ask, self._model.decoder.capacity - 1)
+        return with_winners(plain, self._won)
 
     def _fed(self, samples: int) -> EncoderState:
         """Return the encoder's state after all audio; for less than a frame, one that is padded."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harkd.errors import ModelDamagedError
 from harkd.recognizer.onnx import fetch_anew
 from harkd.recognizer.phrase_scorer import OpenText
 from harkd.recognizer.protocol import Hypothesis, Work
+from harkd.recognizer.spelling import merged, written
 
 STEM_SAMPLES = 895
 """What a frame of the encoder sees; shorter audio is padded to it."""
@@ -20,6 +22,8 @@ SILENCE_SAMPLES = 24_000
 """1.5 s: the zeros that phrases are held against."""
 SILENCES_MOST = 5000
 """Texts of which it is kept how likely they are where nothing is heard."""
+BYTES = 3, 259
+"""Tokens that stand for one byte each, of the first and after the last."""
 LOOP_MOST_TOKENS = 10
 LOOP_REPEATS = 4
 
@@ -56,6 +60,10 @@ class Tokenizer:
                 fetch_anew(path),
             )
 
+        self._ids = {
+            token: i for i, token in enumerate(self._tokens) if i >= BYTES[1] or i < BYTES[0]
+        }
+
     def __len__(self) -> int:
         return len(self._tokens)
 
@@ -75,6 +83,14 @@ class Tokenizer:
             return token.decode().replace(self.SPACE, " ")
         except UnicodeDecodeError:
             return None
+    def begins(self, token: int) -> bool:
+        """Tell whether a token begins a word, or is a mark between words."""
+        said = self._tokens[token].decode("utf-8", "replace")
+        return not said[:1].isalnum()
+
+    def spelled(self, phrase: str) -> list[int]:
+        """Return the tokens that the model writes a phrase with."""
+        return merged(written(phrase), self._ids, range(*BYTES))
 
     def text(self, tokens: list[int]) -> str:
         """Return the tokens as text; bytes that are no UTF-8 become U+FFFD."""
@@ -118,6 +134,9 @@ class Decoded:
     """Calls of the decoder that it took."""
     rows: int = 0
     """Token positions computed in them."""
+    watched: list[NDArray[np.float32]] = field(default_factory=list)
+    """Where that was asked for: log-probabilities of some tokens in the place of each, and of the
+    end where it was reached."""
 
     def open_text(self, tokenizer: Tokenizer) -> OpenText:
         """Return what phrases are held against."""

@@ -39,7 +39,9 @@ def choose_threads(wanted: int) -> int:
     return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) - 1))
 
 
-def open_session(path: Path, threads: int, *, arena: bool, device: str = "cpu") -> Any:
+def open_session(
+    path: Path, threads: int, *, arena: bool, device: str = "cpu", content: bytes | None = None
+) -> Any:
     """Load one model file.
 
     Args:
@@ -49,6 +51,7 @@ def open_session(path: Path, threads: int, *, arena: bool, device: str = "cpu") 
             needs the same; where they grow with the audio, it would keep the longest for ever.
         device: ``cpu``; or ``auto`` and ``cuda`` for the GPU where there is one, else the CPU:
             `provider_of` tells which it became.
+        content: What is loaded in the file's place.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load it.
@@ -64,7 +67,7 @@ def open_session(path: Path, threads: int, *, arena: bool, device: str = "cpu") 
         options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         return onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=providers_for(device)
+            content or os.fspath(path), options, providers=providers_for(device)
         )
     except Exception as error:
         raise ModelDamagedError(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.events import Word
+from harkd.hotword_list import Hotwords
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +169,12 @@ class Recognizer(Protocol):
     work: Work
     """All that it has computed so far."""
 
-    def stream(self) -> Stream:
-        """Begin a segment. Any thread, also while other streams are at work."""
+    def stream(self, hotwords: Hotwords = ()) -> Stream:
+        """Begin a segment. Any thread, also while other streams are at work.
+
+        Args:
+            hotwords: Words that are likelier in it. Without any, nothing is done for them.
+        """
 
     def rest(self) -> None:
         """Give back memory: a segment is done, and no other waits."""

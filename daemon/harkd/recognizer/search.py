@@ -97,6 +97,13 @@ class GreedyCtc:
         return other
 
 
+def log_softmax(logits: Float32) -> Float32:
+    """Return log-probabilities of logits: float32, shape (rows, tokens)."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logs: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs
+
+
 def log_prob(row: Float32, token: int) -> float:
     """Return the log-probability of the likeliest token from its row of logits: (tokens,)."""
     return -float(np.log(np.exp(row - row[token]).sum()))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from harkd.errors import ModelDamagedError
 from harkd.events import Word
+from harkd.recognizer.spelling import casings, fewest, written
 
 BLANKS = ("<blk>", "<eps>", "<blank>")
 """The blank's names, the first that is there counts (sherpa-onnx, online-recognizer-ctc-impl.h)."""
@@ -30,6 +31,9 @@ LETTER_BYTES = {chr(each): each for each in _ASCII} | dict(
 )
 """How icefall writes a byte as a letter: what is printable in ASCII is itself, the other bytes are
 the letters from Ā to Ʀ in order, but for six (sherpa-onnx, bbpe.cc; icefall, byte_utils.py)."""
+BYTE_LETTERS = {byte: letter for letter, byte in LETTER_BYTES.items()}
+WAYS = 4
+"""A hotword is written in so many ways: nothing tells how a list of symbols was made."""
 FIRST_RARE = "\u0180"
 """A list that spells in bytes has this letter or a later one, since all first bytes of Chinese
 characters are among these; lists of other letters are taken as they are."""
@@ -107,6 +111,13 @@ class Symbols:
         """Return what tokens say, words apart by one space."""
         return " ".join(self._said(tokens).split())
 
+    def spelled(self, phrase: str) -> list[list[int]]:
+        """Return the ways to write a phrase, in all casings that these symbols have."""
+        forms = [written(form) for form in casings(phrase)]
+        if self.bytewise:
+            forms = ["".join(map(_as_letters, form)) for form in forms]
+        return [way for form in forms for way in fewest(form, self.ids, WAYS)]
+
     def words(self, tokens: Sequence[int], at_s: Sequence[float], token_s: float) -> list[Word]:
         """Return the words of `text`, each from its first token to its last.
 
@@ -134,6 +145,13 @@ class Symbols:
             return _joined("".join(self._letters.get(token, "") for token in tokens))
         said = b"".join(self._bytes.get(token, b"") for token in tokens)
         return decoded(said, whole=False).replace(BOUNDARY, " ")
+
+
+def _as_letters(character: str) -> str:
+    """Return a character as the letters that stand for its bytes."""
+    if character == BOUNDARY:
+        return character
+    return "".join(BYTE_LETTERS[byte] for byte in character.encode())
 
 
 def spoken(symbol: str) -> bytes:

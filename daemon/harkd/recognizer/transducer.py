@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.errors import ModelDamagedError
+from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
 from harkd.recognizer.beam_search import Beam, BeamSearch
 from harkd.recognizer.chunk_layout import CTC_ONLY
@@ -74,9 +75,12 @@ class Transducer(ChunkModel):
         self.beam: Beam | None = None
         """How streams that begin from now on search; greedily for None."""
 
-    def stream(self) -> ChunkStream:
-        """Begin a segment."""
-        return ChunkStream(self, self.search)
+    def stream(self, hotwords: Hotwords = ()) -> ChunkStream:
+        """Begin a segment; with hotwords, by beam search, which costs more."""
+        if not hotwords:
+            return ChunkStream(self, self.search)
+        beam = Beam(hotwords=self.phrases(hotwords))
+        return ChunkStream(self, lambda: BeamSearch(self, beam, self.first_context))
 
     def search(self) -> Search:
         """Begin a search."""
