@@ -37,6 +37,8 @@ from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, log_event
 from harkd.turns import Turns
 from harkd.vitals import InputVitals
+from harkd.wake_gate import WakeGate
+from harkd.wake_models import wanted_words
 
 Sink = Callable[[Event], None]
 
@@ -96,6 +98,7 @@ class Input:
         self._counters = Counters()
         self._meters = Meter(), Meter()  # of the daemon, of the capture process
         self._sinks: list[Sink] = []
+        self._gate = WakeGate() if wanted_words(settings.wake) else None
         self.in_force = self._was_set.over(settings)
         """The settings with what was set over MQTT before."""
         self.source = make_source(settings, options, muted=self._was_set.kept.muted)
@@ -179,6 +182,7 @@ class Input:
             mute=self.source.mute,
             reread=self._reread,
             sink=self._tell,
+            gate=self._gate,
         )
         publisher, control = self.side.publisher, self.side.control
         self.vitals = InputVitals(self._about.device_id, self._counters, publisher, control)
@@ -205,6 +209,7 @@ class Input:
             turns=turns,
             when_done=when_done,
             keep=self._debug_capture().keep,
+            gate=self._gate,
         )
         microphone = self.source if isinstance(self.source, Microphone) else None
         self.vitals.attach(self.pipeline, microphone)
@@ -227,6 +232,8 @@ class Input:
 
     def _tell(self, event: Event) -> None:
         self._counters.note(event)
+        if self._gate:
+            self._gate.hear(event)
         told = event if self._settings.mqtt.open_text else redacted(event)
         if told:
             for take in self._sinks:

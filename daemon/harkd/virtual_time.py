@@ -23,6 +23,8 @@ from harkd.recognizing import Recognizing, fitted
 from harkd.segment import Backlog
 from harkd.settings import Settings
 from harkd.signal_processing import signal_stage
+from harkd.wake_gate import WakeGate
+from harkd.wake_models import waking_segmenter
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """The time of day at which the audio begins."""
@@ -38,6 +40,7 @@ def run_in_virtual_time(
     *,
     cost_s: Cost = 0.0,
     is_speech: Callable[[bytes], bool] | None = None,
+    gate: WakeGate | None = None,
 ) -> int:
     """Run a source to its end, deciding after each block of `audio.block_ms`, as live audio is.
 
@@ -50,6 +53,7 @@ def run_in_virtual_time(
         cost_s: What an update costs, for the cadence of updates alone: seconds for each second of
             audio that it encodes, or a function of its work that returns seconds.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
+        gate: Where wake words are to be waited for; see `Pipeline`.
 
     Returns:
         The audio's length in samples.
@@ -57,7 +61,7 @@ def run_in_virtual_time(
     Raises:
         HarkdError: The source or the model failed; what had been said before it was told.
     """
-    return _Lockstep(source, recognizer, settings, on_event, cost_s, is_speech).run()
+    return _Lockstep(source, recognizer, settings, on_event, cost_s, is_speech, gate).run()
 
 
 class _Lockstep:
@@ -71,10 +75,12 @@ class _Lockstep:
         on_event: Callable[[Event, int], None],
         cost_s: Cost,
         is_speech: Callable[[bytes], bool] | None,
+        gate: WakeGate | None,
     ) -> None:
         self._source = source
         self._process = signal_stage(settings.audio)
         self._on_event = on_event
+        self._gate = gate
         self._block_samples = settings.audio.block_ms * RATE_HZ // 1000
         self._failure: HarkdError | None = None
         settings = fitted(settings, recognizer)
@@ -89,6 +95,7 @@ class _Lockstep:
             new_id=lambda: f"{next(ids):026}",
             may_wait=False,
             is_speech=is_speech,
+            segmenter=waking_segmenter(settings, gate, is_speech),
         )
         self._recognizing = Recognizing(
             settings,
@@ -125,6 +132,8 @@ class _Lockstep:
             self._recognizing.do(*work)
 
     def _tell(self, event: Event) -> None:
+        if self._gate:
+            self._gate.hear(event)
         self._on_event(event, self._listening.position)
 
     def _fail(self, error: HarkdError) -> None:

@@ -35,6 +35,7 @@ LAYERS = [
         "discovery",
         "hermes",
         "hermes_session",
+        "wake_gate",
         "redaction",
         "whole_file",
         "verdict",
@@ -56,6 +57,7 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"wake_word", "wake_models", "waking"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
