@@ -58,7 +58,7 @@ def load_detector(wake: WakeSettings) -> MicroWakeWords:
     # First the models: where features go while an exception is on its way, pymicro-features 2.0.2
     # loses it, and Python raises a SystemError in its place.
     models = [_load(library, one) for one in words]
-    return MicroWakeWords(library.MicroWakeWordFeatures(), models)
+    return MicroWakeWords(library.MicroWakeWordFeatures(), models, wake.threshold)
 
 
 def waking_segmenter(
@@ -97,9 +97,13 @@ class MicroWakeWords:
     Args:
         features: The library's feature extractor.
         models: Its models, each with the name of its word.
+        threshold: From which likelihood on a word counts as said; 0 for what its model says.
     """
 
-    def __init__(self, features: Any, models: Sequence[tuple[str, Any]]) -> None:
+    def __init__(
+        self, features: Any, models: Sequence[tuple[str, Any]], threshold: float = 0.0
+    ) -> None:
+        self._threshold = threshold
         self._features = features
         self._models = models
         self._rest = b""
@@ -140,7 +144,8 @@ class MicroWakeWords:
         for word, model in self._models:
             likelihood = model.process_streaming_prob(features)
             if self._steps % model.stride == 0:
-                readings.append(Reading(word, self._position, likelihood or 0.0))
+                threshold = self._threshold or model.probability_cutoff
+                readings.append(Reading(word, self._position, likelihood or 0.0, threshold))
         return readings
 
 

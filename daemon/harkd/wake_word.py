@@ -31,6 +31,8 @@ class Reading:
     """One past the last sample that counted, from the detector's last `reset` on."""
     likelihood: float
     """0…1."""
+    threshold: float
+    """From this likelihood on, the word counts as said."""
 
 
 class WakeDetector(Protocol):
@@ -62,14 +64,9 @@ class WordEnded:
 
 
 class WordTracker:
-    """Follows the readings of a detector from one `reset` to the next.
+    """Follows the readings of a detector from one `reset` to the next."""
 
-    Args:
-        threshold: The likelihood from which on a word counts as said.
-    """
-
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
+    def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
@@ -86,7 +83,7 @@ class WordTracker:
 
     def follow(self, reading: Reading) -> WordHeard | WordEnded | None:
         """Take the next reading; return what it tells. After `WordEnded`, call `reset`."""
-        likely = reading.likelihood >= self._threshold
+        likely = reading.likelihood >= reading.threshold
         if not self._word and likely:
             self._word, self._begin = reading.word, reading.position
         elif reading.word != self._word:

@@ -43,6 +43,9 @@ CONTEXT_SAMPLES: Final = RATE_HZ
 """The detector hears so much from before speech: what its models look back on."""
 AGAIN_SAMPLES: Final = 2 * RATE_HZ
 """In what is recognized, a wake word counts up to here: later it is part of what is said."""
+REST_BEGINS_SAMPLES: Final = 100 * RATE_HZ // 1000
+REST_SAMPLES: Final = 300 * RATE_HZ // 1000
+"""Speech that begins at once after a wake word and is over so soon is the rest of the word."""
 TAIL_SAMPLES: Final = 600 * RATE_HZ // 1000
 """It is waited for so long after speech, also where `endpoint.silence_ms` is less."""
 CATCH_UP_SAMPLES: Final = RATE_HZ
@@ -102,7 +105,7 @@ class WakingSegmenter:
         self._inner = Segmenter(vad, endpoint, is_speech)
         self._detector = detector
         self._gate = gate
-        self._tracker = WordTracker(wake.threshold)
+        self._tracker = WordTracker()
         self._window = int(wake.listen_s * RATE_HZ)
         self._counters = counters or Counters()
         self._history = History(HISTORY_SAMPLES)
@@ -113,6 +116,8 @@ class WakingSegmenter:
         self._segment: SpeechStarted | None = None  # the one that is open
         self._open = False  # whether it is recognized
         self._woken = False  # whether a wake word was said in it
+        self._word_end = -RATE_HZ  # where the last wake word ended
+        self._held: list[SegmentEvent] = []  # of what may be the rest of a wake word
         self._until = 0  # what begins before this sample is recognized
         self._used_until = 0  # what that was before the last utterance took its turn
         self._session = False
@@ -134,7 +139,7 @@ class WakingSegmenter:
     @property
     def in_speech(self) -> bool:
         """True while a segment is open that is recognized."""
-        return self._open
+        return self._open and not self._held
 
     @property
     def voiced_ms(self) -> int:
@@ -216,6 +221,8 @@ class WakingSegmenter:
             if at >= self._judged:
                 self._judged = at + FRAME_SAMPLES
                 self.voiced_frames += voiced - voiced_before
+            if self._held and voiced > voiced_before and at >= self._word_end + REST_SAMPLES:
+                self._release(events)
             if segment is self._segment and self._attentive:
                 self._detect(frame, events)
             self._tell(self._awake, events)
@@ -237,17 +244,28 @@ class WakingSegmenter:
         if isinstance(event, SpeechStarted):
             self._segment, self._woken = event, False
             self._open = self._session or event.speech_start < self._until
-            if self._open:
+            if self._open and event.speech_start - self._word_end < REST_BEGINS_SAMPLES:
+                self._held.append(event)
+            elif self._open:
                 events.append(event)
             self._begin_detecting(event, events)
             return
         if isinstance(event, SpeechEnded):
             self._end(event, events)
         elif self._open:
-            events.append(event)
+            (self._held or events).append(event)
+
+    def _release(self, events: list[WakingEvent]) -> None:
+        """It was not the rest of a word: tell what was held back."""
+        events += self._held
+        self._held.clear()
 
     def _end(self, event: SpeechEnded, events: list[WakingEvent]) -> None:
         within_word = self._tracker.within_word
+        if self._held and event.speech_end - self._word_end < REST_SAMPLES:
+            self._held.clear()
+            self._woken, self._open = True, False
+        self._release(events)
         if self._open:
             # Nothing may be recognized of a wake word, also where it is not yet told to its end.
             events.append(replace(event, cause=Cause.WAKE_WORD) if within_word else event)
@@ -292,14 +310,16 @@ class WakingSegmenter:
         # At least a frame further than the detector's first sample: it never goes round in circles.
         ended = self._detecting_from + max(FRAME_SAMPLES, told.position)
         self._begin_again(min(position, ended), events)
+        self._word_end = self._floor
 
     def _begin_again(self, position: int, events: list[WakingEvent]) -> None:
         """Let what is said begin at this sample."""
-        if self._segment and self._open:
+        if self._segment and self.in_speech:
             speech_start, end = self._segment.speech_start, self._inner.position
             voiced_ms = self._inner.voiced_ms
             events.append(SpeechEnded(speech_start, end, end, voiced_ms, Cause.WAKE_WORD))
         self._segment, self._open = None, False
+        self._held.clear()
         self._tail_until = 0
         self._tracker.reset()
         behind = self._history.end - position

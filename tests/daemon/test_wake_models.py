@@ -67,7 +67,9 @@ class OneWord:
 
     def push(self, samples: Int16) -> list[Reading]:
         self.taken += len(samples)
-        return [Reading("alexa", self.taken, float(self.span[0] <= self.taken <= self.span[1]))]
+        return [
+            Reading("alexa", self.taken, float(self.span[0] <= self.taken <= self.span[1]), 0.5)
+        ]
 
     def reset(self) -> None:
         self.taken = 0
@@ -178,7 +180,7 @@ def flite(folder: Path, text: str) -> Int16:
 def words_in(detector: wake_models.MicroWakeWords, audio: Int16, piece: int) -> list[str]:
     """The words that are heard in audio that comes in pieces."""
     detector.reset()
-    tracker = WordTracker(0.5)
+    tracker = WordTracker()
     heard = []
     for at in range(0, len(audio), piece):
         for reading in detector.push(audio[at : at + piece]):
@@ -206,6 +208,17 @@ def test_real_models_hear_their_words_and_forget_them(tmp_path: Path) -> None:
         detector.reset()
         readings.append(detector.push(alexa))
     assert readings[0] == readings[1]
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize(("threshold", "thresholds"), [(0.0, {0.9, 0.97}), (0.6, {0.6})])
+def test_the_threshold_is_the_models_own_unless_one_is_set(
+    threshold: float, thresholds: set[float]
+) -> None:
+    detector = load_detector(WakeSettings(word="hey_jarvis, alexa", threshold=threshold))
+    readings = detector.push(silence(200))
+    assert {each.threshold for each in readings} == thresholds
+    assert {each.word for each in readings} == {"hey_jarvis", "alexa"}
 
 
 @pytest.mark.usefixtures("library")

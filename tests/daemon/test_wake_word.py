@@ -18,10 +18,10 @@ STEP = 480
 
 def told(likelihoods: list[float], threshold: float = 0.5) -> list[tuple[int, object]]:
     """What a tracker tells of readings a step apart, each with the number of its reading."""
-    tracker = WordTracker(threshold)
+    tracker = WordTracker()
     found: list[tuple[int, object]] = []
     for i, likelihood in enumerate(likelihoods, 1):
-        if tells := tracker.follow(Reading("jarvis", i * STEP, likelihood)):
+        if tells := tracker.follow(Reading("jarvis", i * STEP, likelihood, threshold)):
             found.append((i, tells))
             if isinstance(tells, WordEnded):
                 tracker.reset()
@@ -56,22 +56,22 @@ def test_a_word_never_ends_before_the_first_sample() -> None:
 
 
 def test_another_word_that_becomes_likely_meanwhile_is_not_heard() -> None:
-    tracker = WordTracker(0.5)
-    assert tracker.follow(Reading("jarvis", STEP, 0.7)) is None
-    assert tracker.follow(Reading("alexa", STEP, 0.99)) is None
-    assert tracker.follow(Reading("jarvis", 2 * STEP, 0.6)) == WordHeard("jarvis", 0.7)
+    tracker = WordTracker()
+    assert tracker.follow(Reading("jarvis", STEP, 0.7, 0.5)) is None
+    assert tracker.follow(Reading("alexa", STEP, 0.99, 0.5)) is None
+    assert tracker.follow(Reading("jarvis", 2 * STEP, 0.6, 0.5)) == WordHeard("jarvis", 0.7)
 
 
 @pytest.mark.parametrize("readings", [1, 2, 3])
 def test_where_no_more_comes_a_word_is_told_to_its_end(readings: int) -> None:
-    tracker = WordTracker(0.5)
-    found = [tracker.follow(Reading("jarvis", i * STEP, 0.9)) for i in range(readings)]
+    tracker = WordTracker()
+    found = [tracker.follow(Reading("jarvis", i * STEP, 0.9, 0.5)) for i in range(readings)]
     kinds = [type(each) for each in [*found, *tracker.finish()] if each]
     assert kinds == [WordHeard, WordEnded]
 
 
 def test_where_no_word_is_likely_there_is_nothing_to_finish() -> None:
-    tracker = WordTracker(0.5)
-    tracker.follow(Reading("jarvis", STEP, 0.4))
+    tracker = WordTracker()
+    tracker.follow(Reading("jarvis", STEP, 0.4, 0.5))
     assert tracker.finish() == []
     assert not tracker.within_word

@@ -66,7 +66,7 @@ class FakeDetector:
         n, marked = len(self.marked), self.marked
         ends = range(max(1, n - DELAY - 2), n - DELAY + 3)
         likely = any(marked[end - 1] and not marked[end] for end in ends)
-        return Reading("jarvis", n * FRAME_SAMPLES, float(likely))
+        return Reading("jarvis", n * FRAME_SAMPLES, float(likely), 0.5)
 
     def reset(self) -> None:
         self.rest, self.marked = np.empty(0, np.int16), []
@@ -150,6 +150,19 @@ def test_a_pause_after_the_word_makes_no_segment_of_its_own() -> None:
     for pause in range(1, 60, 7):
         ear = Ear().hear(SILENCE + WORD + "." * pause + SPEECH + SILENCE)
         assert [each.lstrip(".") for each in ear.spoken] == [SPEECH], pause
+
+
+@pytest.mark.parametrize("rest", [3, 8, 14])
+def test_the_rest_of_the_word_is_no_utterance_and_uses_nothing_up(rest: int) -> None:
+    ear = Ear().hear(SILENCE + WORD + "#" * rest + "." * 60 + SPEECH + SILENCE)
+    assert [each.lstrip(".") for each in ear.spoken] == [SPEECH]
+    assert ear.counters.snapshot().unwoken == 0
+
+
+@pytest.mark.parametrize("pattern", ["#" * 16, "." * 10 + "#" * 5, "#" * 5 + "." * 8 + "#" * 9])
+def test_a_short_command_is_not_taken_for_the_rest_of_the_word(pattern: str) -> None:
+    ear = Ear().hear(SILENCE + WORD + pattern + "." * 60)
+    assert [each.lstrip(".") for each in ear.spoken] == [pattern.lstrip(".")]
 
 
 def test_speech_before_the_word_is_not_told() -> None:
