@@ -162,7 +162,7 @@ class WakeSettings:
 
     word: str = ""
     """Names of models, or their files, with commas between them; empty to recognize all."""
-    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.7
     """How sure of a word the detector must be, 0…1; 0 for what its model says."""
     listen_s: Annotated[float, Meta(ge=1, le=60)] = 6.0
     """Seconds after a word within which an utterance must begin, 1…60."""
