@@ -47,6 +47,8 @@ class Deed(StrEnum):
     """Send everything that is kept again."""
     TEST_FINAL = "test_final"
     """Publish a final that nobody said."""
+    LISTEN = "listen"
+    """Recognize the next utterance without a wake word."""
     SAVE_AUDIO = "save_audio"
     """Write the audio of the last utterances to the disk."""
 

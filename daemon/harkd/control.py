@@ -63,6 +63,11 @@ def no_audio(_count: int | None) -> None:
     raise CommandError("no audio is kept here")
 
 
+def always_listening() -> None:
+    """Stand for what listens without a wake word where there is none. Raises CommandError."""
+    raise CommandError("no wake word is set: all that is said is recognized", "set wake.word")
+
+
 class Control:
     """Obeys.
 
@@ -110,6 +115,8 @@ class Control:
         """Called on the `control` thread when it begins, and every hour or so."""
         self.save_audio: Callable[[int | None], None] = no_audio
         """Does `save_audio`; raises CommandError and StateError."""
+        self.listen: Callable[[], None] = always_listening
+        """Does `listen`; raises CommandError."""
         self.reloading: Callable[[], AbstractContextManager[object]] = nullcontext
         """Entered while the settings are read again."""
         self.life = LifeSign("control", FOREIGN_S)
@@ -253,6 +260,8 @@ class Control:
                 self._publisher.repeat()
             case Deed.TEST_FINAL:
                 self._sink(self._test_final())
+            case Deed.LISTEN:
+                self.listen()
             case Deed.SAVE_AUDIO:
                 self._save_audio(order.count, received)
 

@@ -22,7 +22,7 @@ RATE_HZ = 16000
 RECENT = 50
 """So many segments make up what is recent."""
 
-Name = Literal["samples", "gaps", "losses", "segments"]
+Name = Literal["samples", "gaps", "losses", "segments", "wakes", "unwoken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class Counted:
     """How often the source was lost, or could not be opened."""
     segments: int
     """Segments that were begun."""
+    wakes: int
+    """Wake words that were heard."""
+    unwoken: int
+    """Utterances that were not recognized for want of one."""
     partials: int
     """Partials that were told."""
     finals: int
@@ -113,6 +117,8 @@ class Counters:
                 gaps=self._counts["gaps"],
                 losses=self._counts["losses"],
                 segments=self._counts["segments"],
+                wakes=self._counts["wakes"],
+                unwoken=self._counts["unwoken"],
                 partials=self._counts["partials"],
                 finals=self._counts["finals"],
                 rejected=dict(self._rejected),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import msgspec
@@ -41,6 +41,8 @@ class Device:
     """What it runs on, for a person."""
     silence_ms: tuple[int, int]
     """Least and most that `endpoint/silence_ms/set` takes, in milliseconds."""
+    wake: bool = False
+    """Whether it waits for a wake word."""
 
     @property
     def node(self) -> str:
@@ -79,7 +81,8 @@ def announcements(variant: Variant, prefix: str, device: Device) -> list[Message
 
 def possible_topics(prefix: str, device: Device) -> set[str]:
     """Return every topic on which any variant announces this device."""
-    parts = ((part["platform"], name) for name, part in _components(device).items())
+    whole = replace(device, wake=True)
+    parts = ((part["platform"], name) for name, part in _components(whole).items())
     topics = {_component_topic(prefix, device.node, platform, name) for platform, name in parts}
     return topics | {_device_topic(prefix, device.node)}
 
@@ -164,6 +167,8 @@ def _components(device: Device) -> dict[str, Payload]:
     state as a change, and an automation on that would act on what was said long ago.
     """
     named = _spoken(device) | _microphone(device) | _options(device) | _diagnostics(device)
+    if device.wake:
+        named |= _wake(device)
     slug = re.sub(r"[^a-z0-9]+", "_", device.node.lower()).strip("_")
     return {
         name: {
@@ -196,6 +201,28 @@ def _spoken(device: Device) -> dict[str, Payload]:
             "json_attributes_topic": last,
             "icon": "mdi:format-quote-close",
             "qos": 1,
+        },
+    }
+
+
+def _wake(device: Device) -> dict[str, Payload]:
+    about = device.about
+    return {
+        "wake": {
+            "platform": "event",
+            "name": "Wake word",
+            "state_topic": about.topic("wake"),
+            "event_types": ["wake"],
+            "icon": "mdi:ear-hearing",
+            "qos": 1,
+        },
+        "awake": {
+            "platform": "binary_sensor",
+            "name": "Awake",
+            "state_topic": about.topic("wake/state"),
+            "icon": "mdi:led-on",
+            "qos": 1,
+            **_available(device, "microphone/availability"),
         },
     }
 

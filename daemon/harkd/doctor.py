@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from harkd import app
-from harkd.audio import SourceOpened
+from harkd.audio import RATE_HZ, SourceOpened
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
@@ -31,6 +33,7 @@ from harkd.model_store import find_model, store_of
 from harkd.settings import Settings, each_input
 from harkd.settings_file import expand
 from harkd.signal_processing import signal_stage, wanted
+from harkd.wake_models import load_detector, wanted_words
 
 LISTEN_S = 2.0
 PULSE_ANSWERS = "PulseAudio answers at"
@@ -51,6 +54,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("sound", check_sound),
         ("microphone", check_microphone),
         ("signal", check_signal),
+        ("wake", check_wake),
         ("model", check_model),
         ("broker", check_broker),
     ]
@@ -273,6 +277,18 @@ def check_signal(settings: Settings) -> Iterator[Check]:
     if names := wanted(settings.audio):
         signal_stage(settings.audio)
         yield Check("signal", Status.OK, f"what {', '.join(names)} need is there")
+
+
+def check_wake(settings: Settings) -> Iterator[Check]:
+    """Load the wake words, where there are some, and see what they cost. Raises SettingsError."""
+    if not wanted_words(settings.wake):
+        return
+    detector = load_detector(settings.wake)
+    begin_s = time.process_time()
+    detector.push(np.zeros(RATE_HZ, np.int16))
+    share = time.process_time() - begin_s
+    words = ", ".join(detector.words)
+    yield Check("wake", Status.OK, f"{words}: {share:.1%} of a core while somebody speaks")
 
 
 def check_model(settings: Settings) -> Iterator[Check]:

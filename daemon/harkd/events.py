@@ -43,6 +43,8 @@ class RejectReason(StrEnum):
     """Recognition is so far behind that the segment could not be queued."""
     FAILED = "failed"
     """The recognizer raised an error; the log has it."""
+    WAKE_WORD = "wake_word"
+    """A wake word was said in it, so that only what follows counts."""
     PRIVATE = "private"
     """It was understood, but `mqtt.open_text` is off."""
 
@@ -149,4 +151,24 @@ class Rejected:
     """Seconds from the first to the last speech sample."""
 
 
-Event = StateChanged | Partial | Final | Rejected
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A wake word was said."""
+
+    word: str
+    """Its name."""
+    score: float
+    """How sure the detector is, 0…1."""
+    at: datetime
+    """When the word had been heard, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class AwakeChanged:
+    """From now on what is said is recognized, or is not, because of a wake word."""
+
+    awake: bool
+    """Whether it is."""
+
+
+Event = StateChanged | Partial | Final | Rejected | Woken | AwakeChanged

@@ -123,6 +123,24 @@ def captured(site_id: str, session: Start, heard: Sequence[Heard]) -> Message:
     return Message(CAPTURED, msgspec.json.encode(payload), 1)
 
 
+def detected(site_id: str, word: str) -> Message:
+    """Return what tells that a wake word was said; a dialogue manager opens a session then.
+
+    https://rhasspy.readthedocs.io/en/latest/reference/#hotword-detection
+    """
+    payload = {
+        "modelId": word,
+        "modelVersion": "",
+        "modelType": "universal",
+        "currentSensitivity": 1.0,
+        "siteId": site_id,
+        "sessionId": None,
+        "sendAudioCaptured": None,
+        "lang": None,
+    }
+    return Message(f"hermes/hotword/{word}/detected", msgspec.json.encode(payload), 1)
+
+
 def begin_ns(final: events.Final) -> int:
     """Return the monotonic time of a final's first voiced sample, in nanoseconds."""
     return final.speech_end_ns - round(final.duration_s * 1e9)

@@ -31,6 +31,7 @@ class HermesAnswerer:
         site_id: Our site.
         send: Sends a message now, or never.
         now_ns: Monotonic time, in nanoseconds.
+        on_session: Is told whether a session is open, after whatever may have changed that.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class HermesAnswerer:
         site_id: str,
         send: Callable[[Message], None],
         now_ns: Callable[[], int] = time.monotonic_ns,
+        on_session: Callable[[bool], None] = lambda _open: None,
     ) -> None:
         self._sessions = Sessions(site_id)
         self._send = send
         self._now_ns = now_ns
+        self._on_session = on_session
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = Thread(target=self._run, name="hermes")
@@ -75,6 +78,7 @@ class HermesAnswerer:
             if message.topic == hermes.ERROR:
                 log.debug("a bad Hermes message was answered: %s", message.payload.decode())
             self._send(message)
+        self._on_session(self._sessions.heard)
         self._changed.notify()
 
     def _run(self) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from harkd import hermes
-from harkd.events import Event, Rejected, State, StateChanged
+from harkd.events import Event, Rejected, State, StateChanged, Woken
 from harkd.events import Final as FinalEvent
 from harkd.hermes import Heard, Start, Stop, ToggleOff, ToggleOn
 from harkd.messages import Message
@@ -86,6 +86,8 @@ class Sessions:
     def hear(self, event: Event, now_ns: int) -> list[Message]:
         """Take an event; return what to send."""
         match event:
+            case Woken():
+                return [hermes.detected(self._site_id, event.word)]
             case StateChanged():
                 self._speaking = event.state is State.SPEECH
                 self._undecided = self._undecided or self._speaking
@@ -100,6 +102,11 @@ class Sessions:
             case Rejected():
                 self._undecided = self._speaking
         return self.check(now_ns)
+
+    @property
+    def heard(self) -> bool:
+        """Whether a session is open, and sessions are heard."""
+        return self._session is not None and self._off_ns is None
 
     def check(self, now_ns: int) -> list[Message]:
         """Return what to send because of the time alone; `due_ns` says when to ask."""

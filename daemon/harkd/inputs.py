@@ -38,6 +38,8 @@ from harkd.settings_file import expand
 from harkd.sinks import EventPrinter, log_event
 from harkd.turns import Turns
 from harkd.vitals import InputVitals
+from harkd.wake_gate import WakeGate
+from harkd.wake_models import wanted_words
 
 Sink = Callable[[Event], None]
 
@@ -97,6 +99,7 @@ class Input:
         self._counters = Counters()
         self._meters = Meter(), Meter()  # of the daemon, of the capture process
         self._sinks: list[Sink] = []
+        self._gate = WakeGate() if wanted_words(settings.wake) else None
         self.in_force = self._was_set.over(settings)
         """The settings with what was set over MQTT before."""
         self.source = make_source(settings, options, muted=self._was_set.kept.muted)
@@ -185,6 +188,7 @@ class Input:
             mute=self.source.mute,
             reread=self._reread,
             sink=self._tell,
+            gate=self._gate,
         )
         publisher, control = self.side.publisher, self.side.control
         self.vitals = InputVitals(self._about.device_id, self._counters, publisher, control)
@@ -216,6 +220,7 @@ class Input:
             when_done=when_done,
             keep=self._debug_capture().keep,
             second_look=second_look,
+            gate=self._gate,
         )
         microphone = self.source if isinstance(self.source, Microphone) else None
         self.vitals.attach(self.pipeline, microphone)
@@ -238,6 +243,8 @@ class Input:
 
     def _tell(self, event: Event) -> None:
         self._counters.note(event)
+        if self._gate:
+            self._gate.hear(event)
         told = event if self._settings.mqtt.open_text else redacted(event)
         if told:
             for take in self._sinks:

@@ -25,7 +25,15 @@ from harkd.audio import (
     SourceOpened,
 )
 from harkd.counters import Counters
-from harkd.events import Event, Rejected, RejectReason, State, StateChanged
+from harkd.events import (
+    AwakeChanged,
+    Event,
+    Rejected,
+    RejectReason,
+    State,
+    StateChanged,
+    Woken,
+)
 from harkd.overruns import LATE_S, Overruns
 from harkd.segment import MOST_WAITING, Backlog, History, Segment
 from harkd.segmenter import (
@@ -41,6 +49,7 @@ from harkd.segmenter import (
 from harkd.settings import Settings
 from harkd.signal_level import SignalAdvice, SignalLevel
 from harkd.verdict import too_short
+from harkd.waking import Awake, WakeWordSaid, WakingEvent, WakingSegmenter
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +91,7 @@ class Listening:
         may_wait: Whether to wait where the backlog is full; else the segment is rejected.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         counters: Counts what is heard.
+        segmenter: Finds the segments; of all speech unless another is given.
     """
 
     def __init__(
@@ -95,11 +105,14 @@ class Listening:
         may_wait: bool,
         is_speech: Callable[[bytes], bool] | None = None,
         counters: Counters | None = None,
+        segmenter: WakingSegmenter | None = None,
     ) -> None:
         self._settings = self._wanted = settings
         self._counters = counters or Counters()
         self._min_speech_ms = settings.vad.min_speech_ms
-        self._segmenter = Segmenter(settings.vad, settings.endpoint, is_speech)
+        self._segmenter: Segmenter | WakingSegmenter = segmenter or Segmenter(
+            settings.vad, settings.endpoint, is_speech
+        )
         self._history = History(HISTORY_S * RATE_HZ)
         self._backlog = backlog
         self._sink = sink
@@ -209,7 +222,16 @@ class Listening:
         for event in self._segmenter.flush():
             self._follow(event)
 
-    def _follow(self, event: SegmentEvent) -> None:
+    def _follow(self, event: WakingEvent) -> None:
+        match event:
+            case WakeWordSaid():
+                self._sink(Woken(event.word, event.score, self._time_of(event.position)))
+            case Awake():
+                self._sink(AwakeChanged(event.awake))
+            case _:
+                self._follow_segment(event)
+
+    def _follow_segment(self, event: SegmentEvent) -> None:
         if isinstance(event, SpeechStarted):
             self._begin(event)
             return

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from harkd.counters import RATE_HZ, Counted
-from harkd.events import Final, Partial, Rejected, StateChanged
+from harkd.events import AwakeChanged, Final, Partial, Rejected, StateChanged, Woken
 
 ONLINE, OFFLINE = b"online", b"offline"
 SHOWN_CHARACTERS = 200
@@ -212,6 +212,23 @@ def state(about: About, event: StateChanged) -> Message:
     return Message(about.topic("state"), msgspec.json.encode(payload), 1, retain=True)
 
 
+def wake(about: About, event: Woken) -> Message:
+    """Return the `wake` of a wake word."""
+    payload = {
+        "event_type": "wake",
+        "word": event.word,
+        "score": round(event.score, 3),
+        "at": utc(event.at),
+        "device_id": about.device_id,
+    }
+    return Message(about.topic("wake"), msgspec.json.encode(payload), 1)
+
+
+def awake(about: About, event: AwakeChanged) -> Message:
+    """Return the retained `wake/state`."""
+    return option_state(about, "wake", "ON" if event.awake else "OFF")
+
+
 def partial(about: About, event: Partial) -> Message:
     """Return the `transcript/partial` of a segment that is being spoken."""
     payload = {
@@ -270,6 +287,8 @@ def health(about: About, figures: Health) -> Message:
         "lag_s": signal and round(signal.lag_s, 2),
         "captures": figures.captures,
         "segments": counted.segments,
+        "wakes": counted.wakes,
+        "unwoken": counted.unwoken,
         "partials": counted.partials,
         "finals": counted.finals,
         "rejected": dict(counted.rejected),

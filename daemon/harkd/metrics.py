@@ -59,6 +59,8 @@ def counts(each: InputFigures) -> Iterator[tuple[str, str, float]]:
     clipped = signal.clipped_samples if signal else 0
     yield "clipped_samples", "Samples at full scale.", clipped
     yield "segments", "Segments begun.", counted.segments
+    yield "wakes", "Wake words heard.", counted.wakes
+    yield "unwoken", "Utterances not recognized for want of a wake word.", counted.unwoken
     yield "partials", "Partials told.", counted.partials
     yield "finals", "Finals, without tests.", counted.finals
     reconnects = max(0, each.connections - 1)

@@ -26,6 +26,7 @@ from harkd.outbox import Outbox
 from harkd.publisher import Publisher
 from harkd.settings import Settings, silence_bounds_ms, state_dir
 from harkd.sinks import MicrophoneAvailability
+from harkd.wake_gate import WakeGate
 
 OUTBOX_NAME: Final = "outbox.sqlite"
 
@@ -64,6 +65,7 @@ class MqttSide:
         mute: Closes the microphone, or opens it.
         reread: Reads the settings again; raises SettingsError.
         sink: Takes the final that `test_final` asks for.
+        gate: What opens the ear besides wake words; None where there are none.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class MqttSide:
         mute: Callable[[bool], None],
         reread: Callable[[], Settings],
         sink: Callable[[Event], None],
+        gate: WakeGate | None = None,
     ) -> None:
         folder = state_dir(settings.state, os.environ)
         self.publisher = publisher = Publisher(
@@ -89,7 +92,11 @@ class MqttSide:
         )
         self._hermes = None
         if settings.hermes.enabled:
-            self._hermes = HermesAnswerer(settings.effective_site_id, publisher.send)
+            self._hermes = HermesAnswerer(
+                settings.effective_site_id,
+                publisher.send,
+                on_session=gate.session if gate else lambda _open: None,
+            )
         self.answers = answers = Answers(publisher)
         if was_set.fault:
             answers.report(was_set.fault)
@@ -103,6 +110,9 @@ class MqttSide:
             reread=reread,
             sink=sink,
         )
+        if gate:
+            control.listen = gate.listen
+        self._wake = gate is not None
         control.announcers.append(self._announce)
         self._announce(was_set.over(settings))
         self._listen()
@@ -131,7 +141,9 @@ class MqttSide:
 
     def _announce(self, settings: Settings) -> None:
         bounds_ms = silence_bounds_ms(settings.endpoint)
-        self._announcer.announce(Device(self.publisher.about, this_machine(), bounds_ms))
+        self._announcer.announce(
+            Device(self.publisher.about, this_machine(), bounds_ms, wake=self._wake)
+        )
 
     def _listen(self) -> None:
         takers: dict[str, Callable[[Received], None]] = {}

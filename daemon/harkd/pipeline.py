@@ -39,6 +39,8 @@ from harkd.signal_level import SignalFigures
 from harkd.signal_processing import signal_stage
 from harkd.threads import Thread
 from harkd.turns import Turns
+from harkd.wake_gate import WakeGate
+from harkd.wake_models import waking_segmenter
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,12 @@ class Pipeline:
         when_done: Called once all is done.
         keep: Takes each segment's audio with its end, on the recognition thread; None keeps none.
         second_look: Hears whether there is a voice, on that thread, where `vad.second_look` is on.
+        gate: What opens it besides wake words, where those of `wake` are to be waited for; with
+            None, all speech is recognized.
 
     Raises:
-        SettingsError: The signal is to be processed, and the library for it is not there.
+        SettingsError: The signal is to be processed, or a wake word waited for, and the library for
+            it is not there.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Pipeline:
         when_done: Callable[[], None] = lambda: None,
         keep: Callable[[HeardUtterance], None] | None = None,
         second_look: SecondLook | None = None,
+        gate: WakeGate | None = None,
     ) -> None:
         self._source = source
         self._turns = turns
@@ -102,6 +108,7 @@ class Pipeline:
             may_wait=source.lossless,
             is_speech=is_speech,
             counters=counters,
+            segmenter=waking_segmenter(settings, gate, is_speech, counters),
         )
         self._recognizing = Recognizing(
             settings,

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from harkd import messages
 from harkd.errors import BrokerError, BrokerRefusedError
-from harkd.events import Event, Final, Partial, Rejected, StateChanged
+from harkd.events import AwakeChanged, Event, Final, Partial, Rejected, StateChanged, Woken
 from harkd.final_sender import FinalSender, OutboxFacts
 from harkd.life import FOREIGN_S, LifeSign
 from harkd.messages import About, Message
@@ -121,6 +121,10 @@ class Publisher:
         match event:
             case StateChanged():
                 self.keep(messages.state(self.about, event))
+            case Woken():
+                self.send(messages.wake(self.about, event))
+            case AwakeChanged():
+                self.keep(messages.awake(self.about, event))
             case Partial():
                 self.send(messages.partial(self.about, event))
             case Rejected():

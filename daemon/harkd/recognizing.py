@@ -21,7 +21,7 @@ from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
 from harkd.second_look import SecondLook
 from harkd.segment import Backlog, Progress, Segment, Task
-from harkd.segmenter import within
+from harkd.segmenter import Cause, within
 from harkd.settings import Settings
 from harkd.verdict import rejection, too_short
 
@@ -196,6 +196,8 @@ class Recognizing:
 
     def _verdict(self, worker: SegmentRecognition, limit: int) -> Final | Rejected:
         ended = worker.segment.ended
+        if ended and ended.cause is Cause.WAKE_WORD:
+            return worker.rejected(RejectReason.WAKE_WORD)
         if ended and too_short(ended.voiced_ms, self._min_speech_ms):
             return worker.rejected(RejectReason.TOO_SHORT)
         if not worker.has_voice(limit):

@@ -53,6 +53,8 @@ class Cause(Enum):
     """`endpoint.max_utterance_s`; the next segment follows without a gap."""
     STREAM_END = auto()
     """No more audio: the file ended, or the microphone went away."""
+    WAKE_WORD = auto()
+    """A wake word was said in it: what follows that is another segment, and this one is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,19 @@ class Segmenter:
         self._history.clear()
         self._is_speech = self._fresh_vad()
         return events
+
+    def begin_again(self, position: int) -> None:
+        """Go on as if the audio began at `position`, which has been judged before.
+
+        What is being said is forgotten, without an event. What follows `position` is to be pushed
+        once more; no segment reaches back before it.
+        """
+        self.position = self._floor = position
+        self._rest = b""
+        self._open = None
+        self._end_silence = self._silence
+        self._onset.clear()
+        self._history.clear()
 
     def _fresh_vad(self) -> Callable[[bytes], bool]:
         if self._injected:

@@ -44,6 +44,7 @@ __all__ = [
     "StateSettings",
     "TextSettings",
     "VadSettings",
+    "WakeSettings",
     "describe",
     "each_input",
     "example_text",
@@ -179,6 +180,18 @@ class TextSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WakeSettings:
+    """Words after which what is said is recognized."""
+
+    word: str = ""
+    """Names of models, or their files, with commas between them; empty to recognize all."""
+    threshold: Annotated[float, Meta(ge=0, le=1)] = 0.7
+    """How sure of a word the detector must be, 0…1; 0 for what its model says."""
+    listen_s: Annotated[float, Meta(ge=1, le=60)] = 6.0
+    """Seconds after a word within which an utterance must begin, 1…60."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelsSettings:
     """Where models are kept."""
 
@@ -259,6 +272,7 @@ class Settings:
     """Several microphones, each by its device id; empty for one, see `each_input`."""
     vad: VadSettings = field(default_factory=VadSettings)
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    wake: WakeSettings = field(default_factory=WakeSettings)
     recognizer: RecognizerSettings = field(default_factory=RecognizerSettings)
     text: TextSettings = field(default_factory=TextSettings)
     models: ModelsSettings = field(default_factory=ModelsSettings)
@@ -368,6 +382,7 @@ def _assemble(values: Mapping[Keys, Any]) -> Settings:
         inputs={name: AudioSettings(**{**audio, **own}) for name, own in inputs.items()},
         vad=VadSettings(**of("vad")),
         endpoint=EndpointSettings(**of("endpoint")),
+        wake=WakeSettings(**of("wake")),
         recognizer=RecognizerSettings(**of("recognizer")),
         text=TextSettings(**of("text")),
         models=ModelsSettings(**of("models")),

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from harkd import messages
-from harkd.events import Event, Final, Partial, Rejected, State, StateChanged
+from harkd.events import AwakeChanged, Event, Final, Partial, Rejected, State, StateChanged, Woken
 from harkd.messages import About, Message
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,19 @@ def log_event(event: Event) -> None:
                     }
                 },
             )
+        case Woken():
+            log.info(
+                "wake word %s (score %.2f)",
+                event.word,
+                event.score,
+                extra={
+                    "fields": {
+                        "event": "wake",
+                        "word": event.word,
+                        "score": round(event.score, 3),
+                    }
+                },
+            )
         case Partial():
             log.debug('… "%s" (rev %d)', event.text, event.rev)
         case StateChanged():
@@ -115,6 +128,10 @@ class EventPrinter:
                 message = messages.rejected(about, event)
             case StateChanged():
                 message = messages.state(about, event)
+            case Woken():
+                message = messages.wake(about, event)
+            case AwakeChanged():
+                return  # its payload is a word, no object
         name = message.topic.removeprefix(about.topic(""))
         line = msgspec.json.encode({"topic": name, **msgspec.json.decode(message.payload)})
         with contextlib.suppress(queue.Full):

@@ -24,6 +24,8 @@ from harkd.second_look import SecondLook
 from harkd.segment import Backlog
 from harkd.settings import Settings
 from harkd.signal_processing import signal_stage
+from harkd.wake_gate import WakeGate
+from harkd.wake_models import waking_segmenter
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """The time of day at which the audio begins."""
@@ -40,6 +42,7 @@ def run_in_virtual_time(
     cost_s: Cost = 0.0,
     is_speech: Callable[[bytes], bool] | None = None,
     second_look: SecondLook | None = None,
+    gate: WakeGate | None = None,
 ) -> int:
     """Run a source to its end, deciding after each block of `audio.block_ms`, as live audio is.
 
@@ -53,6 +56,7 @@ def run_in_virtual_time(
             audio that it encodes, or a function of its work that returns seconds.
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         second_look: Hears whether there is a voice, where `vad.second_look` is on.
+        gate: Where wake words are to be waited for; see `Pipeline`.
 
     Returns:
         The audio's length in samples.
@@ -60,7 +64,10 @@ def run_in_virtual_time(
     Raises:
         HarkdError: The source or the model failed; what had been said before it was told.
     """
-    return _Lockstep(source, recognizer, settings, on_event, cost_s, is_speech, second_look).run()
+    lockstep = _Lockstep(
+        source, recognizer, settings, on_event, cost_s, is_speech, second_look, gate
+    )
+    return lockstep.run()
 
 
 class _Lockstep:
@@ -75,10 +82,12 @@ class _Lockstep:
         cost_s: Cost,
         is_speech: Callable[[bytes], bool] | None,
         second_look: SecondLook | None,
+        gate: WakeGate | None,
     ) -> None:
         self._source = source
         self._process = signal_stage(settings.audio)
         self._on_event = on_event
+        self._gate = gate
         self._block_samples = settings.audio.block_ms * RATE_HZ // 1000
         self._failure: HarkdError | None = None
         settings = fitted(settings, recognizer)
@@ -93,6 +102,7 @@ class _Lockstep:
             new_id=lambda: f"{next(ids):026}",
             may_wait=False,
             is_speech=is_speech,
+            segmenter=waking_segmenter(settings, gate, is_speech),
         )
         self._recognizing = Recognizing(
             settings,
@@ -130,6 +140,8 @@ class _Lockstep:
             self._recognizing.do(*work)
 
     def _tell(self, event: Event) -> None:
+        if self._gate:
+            self._gate.hear(event)
         self._on_event(event, self._listening.position)
 
     def _fail(self, error: HarkdError) -> None:

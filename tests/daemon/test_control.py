@@ -397,6 +397,20 @@ def test_test_final_goes_the_usual_way_with_an_id_of_its_own(rig: Rig) -> None:
     assert one.id != other.id
 
 
+def test_listen_is_refused_where_there_is_no_wake_word(rig: Rig) -> None:
+    rig.command("listen")
+    (error,) = rig.publisher.errors
+    assert "wake.word" in error["error"]
+
+
+def test_listen_opens_the_ear(rig: Rig) -> None:
+    opened: list[bool] = []
+    rig.control.listen = lambda: opened.append(True)
+    rig.command("listen")
+    assert opened == [True]
+    assert not rig.publisher.errors
+
+
 def test_reannounce_sends_everything_again_and_nothing_twice(rig: Rig) -> None:
     """What others announce is kept, too: who announces need not do so again."""
     told: list[Settings] = []

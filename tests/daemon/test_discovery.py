@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -294,9 +295,26 @@ def test_off_tells_nothing() -> None:
     assert told("off") == []
 
 
+def test_a_wake_word_is_an_event_and_a_light_only_where_there_is_one() -> None:
+    def components(device: Device) -> dict[str, Any]:
+        (message,) = told("device", device)
+        found: dict[str, Any] = json.loads(message.payload)["components"]
+        return found
+
+    assert not {"wake", "awake"} & set(components(KITCHEN))
+    waking = components(replace(KITCHEN, wake=True))
+    assert waking["wake"]["state_topic"] == f"{ROOT}wake"
+    assert waking["wake"]["event_types"] == ["wake"]
+    assert waking["awake"]["state_topic"] == f"{ROOT}wake/state"
+    for name in ("wake", "awake"):
+        platform = waking[name]["platform"]
+        assert NEEDED[platform] <= set(waking[name]) <= NEEDED[platform] | ANYWHERE
+
+
 def test_every_topic_of_every_variant_is_known() -> None:
     variants: list[Variant] = ["device", "component"]
-    used = {message.topic for variant in variants for message in told(variant)}
+    device = replace(KITCHEN, wake=True)
+    used = {message.topic for variant in variants for message in told(variant, device)}
     assert discovery.possible_topics("homeassistant", KITCHEN) == used
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from harkd.doctor import (
     check_pulse,
     check_signal,
     check_system,
+    check_wake,
     cpu_flags,
     examine,
 )
@@ -41,7 +43,7 @@ from harkd.doctor_check import Check, Status
 from harkd.doctor_speed import check_speed
 from harkd.errors import AudioError, HarkdError, ModelMissingError, SettingsError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
-from harkd.settings import AudioSettings, ModelsSettings, RecognizerSettings, Settings
+from harkd.settings import AudioSettings, ModelsSettings, RecognizerSettings, Settings, WakeSettings
 
 NOBODY = 65534
 
@@ -372,6 +374,21 @@ def test_signal_processing_that_is_on_needs_its_library(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "pywebrtc_audio", None)
     with pytest.raises(SettingsError, match=r"pip install 'harkd\[signal\]'"):
         list(check_signal(wanted))
+
+
+def test_wake_words_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Settings(wake=WakeSettings(word="alexa"))
+    monkeypatch.setitem(sys.modules, "pymicro_wakeword", None)
+    assert not list(check_wake(Settings()))
+    with pytest.raises(SettingsError, match=r"pip install 'harkd\[wake\]'"):
+        list(check_wake(wanted))
+
+
+def test_wake_words_are_loaded_and_tried() -> None:
+    pytest.importorskip("pymicro_wakeword", reason="pip install 'harkd[wake]'")
+    (check,) = check_wake(Settings(wake=WakeSettings(word="alexa, okay_nabu")))
+    assert check.status is Status.OK
+    assert re.fullmatch(r"alexa, okay_nabu: .*% of a core while somebody speaks", check.what)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from harkd import hermes
-from harkd.events import State, StateChanged
+from harkd.events import State, StateChanged, Woken
 from harkd.hermes_answering import TOPICS, HermesAnswerer
 from harkd.messages import Message
 from harkd.mqtt_connection import Received
@@ -47,6 +47,28 @@ def answerer(clock: Clock, said: queue.SimpleQueue[Message]) -> Iterator[HermesA
     one.start()
     yield one
     one.stop()
+
+
+def test_who_waits_for_wake_words_is_told_of_sessions(clock: Clock) -> None:
+    open_now: list[bool] = []
+    one = HermesAnswerer("kitchen", lambda _message: None, clock, on_session=open_now.append)
+    one.take(Received(hermes.START, START, retained=False))
+    assert open_now[-1] is True
+    one.take(Received(hermes.TOGGLE_OFF, b'{"siteId": "kitchen"}', retained=False))
+    assert open_now[-1] is False
+    one.take(Received(hermes.TOGGLE_ON, b'{"siteId": "kitchen"}', retained=False))
+    assert open_now[-1] is True
+    one.take(Received(hermes.STOP, START, retained=False))
+    assert open_now[-1] is False
+
+
+def test_a_wake_word_is_a_hotword(
+    answerer: HermesAnswerer, said: queue.SimpleQueue[Message]
+) -> None:
+    answerer.hear(Woken("alexa", 0.9, NOTHING_NEW.since))
+    message = said.get(timeout=5)
+    assert message.topic == "hermes/hotword/alexa/detected"
+    assert json.loads(message.payload)["siteId"] == "kitchen"
 
 
 def test_only_these_topics_are_listened_to() -> None:

@@ -35,6 +35,7 @@ LAYERS = [
         "discovery",
         "hermes",
         "hermes_session",
+        "wake_gate",
         "redaction",
         "whole_file",
         "verdict",
@@ -62,6 +63,7 @@ LAYERS = [
     | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
+    | {"wake_word", "wake_models", "waking"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from harkd import messages
 from harkd.events import (
+    AwakeChanged,
     Final,
     Partial,
     Rejected,
     RejectReason,
     State,
     StateChanged,
+    Woken,
     Word,
 )
 from harkd.messages import About, Message, utc
@@ -94,6 +96,27 @@ def test_what_can_be_set_tells_its_value_retained() -> None:
 
 def test_an_empty_retained_message_clears_the_last_final() -> None:
     assert messages.no_last(ABOUT) == Message(f"{ROOT}/transcript/last", b"", 1, retain=True)
+
+
+# ------------------------------------------------------------------------------ wake words
+
+
+def test_a_wake_word_is_told_once_and_not_kept() -> None:
+    message = messages.wake(ABOUT, Woken("hey_jarvis", 0.98765, STARTED))
+    assert (message.topic, message.qos, message.retain) == (f"{ROOT}/wake", 1, False)
+    assert decoded(message) == {
+        "event_type": "wake",
+        "word": "hey_jarvis",
+        "score": 0.988,
+        "at": "2026-11-22T18:04:05.120Z",
+        "device_id": "kitchen",
+    }
+
+
+@pytest.mark.parametrize(("awake", "payload"), [(True, b"ON"), (False, b"OFF")])
+def test_whether_it_is_awake_is_one_word_retained(awake: bool, payload: bytes) -> None:
+    message = messages.awake(ABOUT, AwakeChanged(awake))
+    assert message == Message(f"{ROOT}/wake/state", payload, 1, retain=True)
 
 
 # ------------------------------------------------------------------------------- errors

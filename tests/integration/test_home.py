@@ -160,3 +160,24 @@ def test_without_the_setting_hermes_is_not_answered(
         subscriber.publish("homeassistant/status", "online")
         subscriber.wait_for(announced, announcing.BIRTH_MOST_S + 2, after=seen)
         assert not any(message.topic == "hermes/error/asr" for message in subscriber.messages)
+
+
+def test_with_a_wake_word_nothing_is_told_but_where_somebody_is_to_be_heard(
+    subscriber: Subscriber, running: Running
+) -> None:
+    """The recording has no wake word; the command stands in for it."""
+    pytest.importorskip("pymicro_wakeword", reason="pip install 'harkd[wake]'")
+    with running(WAKE__WORD="alexa") as mouth:
+        subscriber.wait_for(on("harkd/test/wake/state"), 15)
+        mouth.speak()
+        mouth.wait()
+        assert not [
+            each for each in subscriber.messages if each.topic.startswith("harkd/test/transcript")
+        ]
+        assert state(subscriber) == "listening"
+        subscriber.publish("harkd/test/command", '{"command":"listen"}')
+        mouth.speak()
+        final = subscriber.wait_for(on("harkd/test/transcript"), 30)
+        assert json.loads(final.payload)["text"]
+        told = [each.payload for each in subscriber.messages if on("harkd/test/wake/state")(each)]
+        assert told == [b"OFF", b"ON", b"OFF"]
