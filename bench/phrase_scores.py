@@ -24,7 +24,13 @@ from harkd.phrases import PhraseGraph
 from harkd.phrases.loading import load_files
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.moonshine_tokens import TOKEN_END
-from harkd.recognizer.phrase_scorer import PhraseScorer, PhraseScores, Scope
+from harkd.recognizer.phrase_scorer import (
+    PhraseRecognizer,
+    PhraseScorer,
+    PhraseScores,
+    PhraseStream,
+    Scope,
+)
 from harkd.recognizer.phrase_search import Width
 from harkd.settings import Settings
 from harkd.transcribe import FileSegments
@@ -70,6 +76,8 @@ def listen(words: argparse.Namespace) -> list[Heard]:
         raise SystemExit(f"{words.phrases} has no phrases")
     graph = phrases.graph
     recognizer = load_recognizer(words.model, load_manifest(words.model), threads=1)
+    if not isinstance(recognizer, PhraseRecognizer):
+        raise SystemExit(f"{words.model} is of a family that scores no phrases")
     scope = Scope(Width(paths=words.paths, first=words.first), exhaustive=words.exhaustive)
     begin = time.process_time()
     scorer = PhraseScorer(graph, recognizer.vocabulary(), TOKEN_END, scope)
@@ -90,6 +98,8 @@ def listen(words: argparse.Namespace) -> list[Heard]:
                 start = time.process_time()
                 stream.finish()
                 between = time.process_time()
+                if not isinstance(stream, PhraseStream):
+                    raise TypeError(f"a stream of {recognizer.name} scores no phrases")
                 scores = stream.phrases(scorer)
                 end = time.process_time()
                 best = [graph.interpret(phrase.arcs) for phrase in scores.phrases[:1]]

@@ -126,10 +126,10 @@ def two_words(samples: int) -> Hypothesis:
     return Hypothesis(f"Turn {samples // RATE_HZ} on.", 0.9, tokens=(samples,))
 
 
-def live(script: Callable[[int], Hypothesis] = two_words, **changes: float) -> Heard:
+def live(script: Callable[[int], Hypothesis] = two_words, *, tail_s: float) -> Heard:
     audio = speech(3000)
     recognizer = FakeRecognizer(script)
-    return Live("l", recognizer, Settings(), **changes).hear(audio)
+    return Live("l", recognizer, Settings(), tail_s).hear(audio)
 
 
 def test_live_counts_partials_and_what_they_took_back() -> None:

@@ -44,7 +44,8 @@ class RandomDecoder:
         """After these."""
         rng = np.random.default_rng([self.seed, zlib.crc32(bytes(tokens))])
         logits = 2 * rng.normal(size=len(TEXTS))
-        return (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        row: Float32 = (logits - np.log(np.exp(logits).sum())).astype(np.float32)
+        return row
 
     def log_prob(self, tokens: Sequence[int]) -> float:
         """Of tokens and the end."""

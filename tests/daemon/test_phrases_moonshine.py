@@ -125,7 +125,7 @@ def test_the_cost_is_counted(small: MoonshineLean) -> None:
 def test_a_package_of_an_older_version_says_so(
     small: MoonshineLean, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small.decoder, "scores", False)
+    monkeypatch.setattr(small.decoder, "takes_several", False)
     with pytest.raises(ModelError, match="Make it again"):
         small.vocabulary()
 

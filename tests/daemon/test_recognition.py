@@ -36,7 +36,9 @@ def recognized(
     segment = Segment("A", 0, 0, datetime(2026, 11, 22, tzinfo=UTC), capacity=16_000)
     segment.extend(silence(1000))
     events: list[Event] = []
-    recognition = SegmentRecognition(segment, recognizer, events.append, hotwords, style)
+    recognition = SegmentRecognition(
+        segment, recognizer, events.append, hotwords=hotwords, style=style
+    )
     for limit in script:
         recognition.update(limit, prepare=False, tell=True)
     events.append(recognition.final(recognition.finish(max(script))))

@@ -256,7 +256,7 @@ def test_without_the_package_there_is_no_second_look(
         return None
 
     monkeypatch.setattr(importlib.util, "find_spec", absent)
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, logger="harkd"):
         assert find_second_look(replace(VAD, second_look=wanted)) is None
     (record,) = caplog.records
     assert record.levelno == level

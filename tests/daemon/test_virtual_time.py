@@ -173,7 +173,7 @@ def transcripts(events: list[Event]) -> list[object]:
     return [
         (type(e), *((e.text, e.rev, e.stable_chars) if isinstance(e, Partial) else (e.duration_s,)))
         for e in events
-        if not isinstance(e, StateChanged)
+        if isinstance(e, Partial | Final | Rejected)
     ]
 
 

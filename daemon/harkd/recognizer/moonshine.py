@@ -243,6 +243,7 @@ class Moonshine:
         feed["use_cache_branch"] = np.array([past is not None])
         logits, *caches = self._decoder.run(wanted, feed)
         return logits[:, :, : len(self.tokenizer)], dict(zip(names, caches, strict=True))
+
     def ask(self, hidden: Float32, samples: int, tokens: Sequence[int]) -> Float32:
         """Return the log-probabilities after each of some tokens, from the first one on.
 

@@ -83,6 +83,7 @@ class Tokenizer:
             return token.decode().replace(self.SPACE, " ")
         except UnicodeDecodeError:
             return None
+
     def begins(self, token: int) -> bool:
         """Tell whether a token begins a word, or is a mark between words."""
         said = self._tokens[token].decode("utf-8", "replace")

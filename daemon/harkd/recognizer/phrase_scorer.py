@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from harkd.recognizer.phrase_letters import PhraseGraph, letters_of
 from harkd.recognizer.phrase_search import Continuations, Searched, Width, search
 from harkd.recognizer.phrase_tokens import TokenAutomaton, Vocabulary
+from harkd.recognizer.protocol import Stream
 
 BEHIND_FOR_EACH = 1.6
 BEHIND_MOST = 18.0
@@ -95,6 +96,26 @@ class Listener(Protocol):
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         """Return the same where nothing is heard."""
+
+
+@runtime_checkable
+class PhraseStream(Stream, Protocol):
+    """Recognition of a segment that can be held against phrases."""
+
+    def phrases(self, scorer: PhraseScorer) -> PhraseScores:
+        """Return which phrases explain the audio so far; before or after `finish`.
+
+        Raises:
+            RecognitionError: The model failed on this audio.
+        """
+
+
+@runtime_checkable
+class PhraseRecognizer(Protocol):
+    """A loaded model of a family that can score phrases."""
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens by their letters. Raises ModelError where this package cannot."""
 
 
 class PhraseScorer:
