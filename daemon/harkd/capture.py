@@ -25,7 +25,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from harkd.capture_choice import choose_device, formats_to_try, is_monitor
@@ -46,10 +46,16 @@ FLAG_OVERFLOW = 1
 """Samples were lost before this block, in the driver or because the pipe was full."""
 
 QUEUE_BLOCKS = 400
+AT_ONCE_S = 0.002
+"""Blocks that come within so long were handed over at once."""
 PULSE_S = 3.0
 """How long a sound server may take to list its sources."""
 NAMED_S = 0.5
 """How long OPENED waits for the source's real name; audio waits meanwhile, and is not lost."""
+
+
+Block = tuple[bytes, int, int] | dict[str, Any]
+"""Audio with its flags and stamp, or what the sound server says."""
 
 
 def import_portaudio() -> Any:
@@ -174,9 +180,22 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def record_of(block: Block) -> bytes:
+    """Return what the pipe gets of a block, or of what the sound server says."""
+    if isinstance(block, dict):
+        return record(KIND_SOURCE, json.dumps(block).encode())
+    data, flags, stamp_ns = block
+    return record(KIND_AUDIO, data, flags=flags, stamp_ns=stamp_ns)
+
+
+def record(kind: int, payload: bytes, *, flags: int = 0, stamp_ns: int = 0) -> bytes:
+    """Return a record."""
+    return HEADER.pack(MAGIC, kind, flags, 0, len(payload), stamp_ns) + payload
+
+
 def send(fd: int, kind: int, payload: bytes, *, flags: int = 0, stamp_ns: int = 0) -> None:
     """Write one record."""
-    write_all(fd, HEADER.pack(MAGIC, kind, flags, 0, len(payload), stamp_ns) + payload)
+    write_all(fd, record(kind, payload, flags=flags, stamp_ns=stamp_ns))
 
 
 class Capture:
@@ -185,9 +204,7 @@ class Capture:
     def __init__(self, fd: int, request: dict[str, Any]) -> None:
         self._fd = fd
         self._request = request
-        self._blocks: queue.SimpleQueue[tuple[bytes, int, int] | dict[str, Any] | None] = (
-            queue.SimpleQueue()
-        )
+        self._blocks: queue.SimpleQueue[Block | None] = queue.SimpleQueue()
         self._lost = False
         self._token = f"{os.getpid()}-{time.monotonic_ns()}"
         self.before = fingerprint(os.environ)
@@ -256,12 +273,30 @@ class Capture:
             report = OwnRecording(self._token, self._blocks.put).start(NAMED_S)
             opened |= {"source": report} if report else {}
         send(self._fd, KIND_OPENED, json.dumps(opened).encode())
+        for blocks in self._gathered():
+            write_all(self._fd, b"".join(map(record_of, blocks)))
+
+    def _gathered(self) -> Iterator[list[Block]]:
+        """Yield what was queued, until the stream ends.
+
+        A sound server hands over several blocks at a time (PulseAudio: 100 ms of them). To wait for
+        the others saves a wake-up here and one in the parent for each, half of what silence costs.
+        """
+        at_once = False
+        came_s = 0.0
         while (block := self._blocks.get()) is not None:
-            if isinstance(block, dict):
-                send(self._fd, KIND_SOURCE, json.dumps(block).encode())
-                continue
-            data, flags, stamp_ns = block
-            send(self._fd, KIND_AUDIO, data, flags=flags, stamp_ns=stamp_ns)
+            before_s, came_s = came_s, time.monotonic()
+            at_once = at_once or came_s - before_s < AT_ONCE_S
+            if at_once:
+                time.sleep(AT_ONCE_S)
+            blocks = [block]
+            with contextlib.suppress(queue.Empty):
+                while (block := self._blocks.get_nowait()) is not None:
+                    blocks.append(block)
+            at_once = len(blocks) > 1
+            yield blocks
+            if block is None:
+                return
 
     def _callback(self, rate_hz: int, channels: int) -> Callable[..., None]:
         del channels

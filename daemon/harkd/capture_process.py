@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 KILL_S = 2.0
 PIPE_BYTES = 1 << 20
+JOINED_MOST = 4
+"""So many blocks that are there together are one to whoever reads: each costs, however short."""
 STDERR_LINES = 10
 STDERR_CHARACTERS = 500
 STDERR_PACE_S = 0.05
@@ -69,12 +71,16 @@ class CaptureProcess:
         return self._process.pid
 
     def read_records(self) -> list[tuple[int, int, int, bytes]] | None:
-        """Read what is there: (kind, flags, stamp_ns, payload) each; None at the pipe's end."""
+        """Read what is there: (kind, flags, stamp_ns, payload) each; None at the pipe's end.
+
+        Audio that follows without a loss is joined, up to `JOINED_MOST` blocks.
+        """
         data = os.read(self.out_fd, 1 << 16)
         if not data:
             return None
         self._buffer += data
-        records = []
+        records: list[tuple[int, int, int, bytes]] = []
+        joined = 0
         while len(self._buffer) >= capture.HEADER.size:
             magic, kind, flags, _, length, stamp_ns = capture.HEADER.unpack_from(self._buffer)
             if magic != capture.MAGIC:
@@ -84,8 +90,14 @@ class CaptureProcess:
             if len(self._buffer) < end:
                 break
             payload = bytes(self._buffer[capture.HEADER.size : end])
-            records.append((kind, flags, stamp_ns, payload))
             del self._buffer[:end]
+            if kind == capture.KIND_AUDIO and not flags and 0 < joined < JOINED_MOST:
+                _, first_flags, first_ns, before = records[-1]
+                records[-1] = kind, first_flags, first_ns, before + payload
+                joined += 1
+            else:
+                records.append((kind, flags, stamp_ns, payload))
+                joined = int(kind == capture.KIND_AUDIO)
         return records
 
     def read_stderr(self, now: float) -> None:

@@ -456,6 +456,46 @@ def records(data: bytes) -> list[tuple[int, int, int, bytes]]:
     return found
 
 
+def test_blocks_that_come_at_once_are_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PulseAudio hands them over: three in a row, then nothing for 100 ms."""
+    held = capture.Capture(-1, {})
+    slept: list[float] = []
+
+    def others_come(seconds: float) -> None:
+        slept.append(seconds)
+        for stamp in range(2):
+            held._blocks.put((b"", 0, 10 * len(slept) + stamp))
+        if len(slept) == 3:
+            held._blocks.put(None)
+
+    monkeypatch.setattr("harkd.capture.time.sleep", others_come)
+    held._blocks.put((b"", 0, 0))
+    held._blocks.put((b"", 0, 1))
+    sizes = []
+    for blocks in held._gathered():
+        sizes.append(len(blocks))
+        if len(slept) < 3:
+            held._blocks.put((b"", 0, 99))
+    assert sizes == [2, 3, 3, 3]
+    assert slept == [capture.AT_ONCE_S] * 3
+
+
+def test_blocks_that_come_one_by_one_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a sound card hands them over, where waiting would only cost."""
+    held = capture.Capture(-1, {})
+    monkeypatch.setattr(
+        "harkd.capture.time.sleep", lambda seconds: pytest.fail(f"slept {seconds} s")
+    )
+    clock = iter(range(100))
+    monkeypatch.setattr("harkd.capture.time.monotonic", lambda: 0.03 * (1 + next(clock)))
+    held._blocks.put((b"", 0, 0))
+    sizes = []
+    for blocks in held._gathered():
+        sizes.append(len(blocks))
+        held._blocks.put((b"", 0, 1) if len(sizes) < 5 else None)
+    assert sizes == [1] * 5
+
+
 def test_a_full_queue_drops_blocks_and_flags_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The parent was held up for longer than the pipe and the queue can hold."""
     monkeypatch.setattr(capture, "QUEUE_BLOCKS", 2)

@@ -297,6 +297,12 @@ def hesitant(text: Sequence[int], unlikely: set[int]) -> Language:
     return lambda held: (says(held)[0], -2.0 if len(held) - 1 in unlikely else -0.1)
 
 
+def test_a_drafted_token_may_be_unlikely_where_a_stretch_of_the_draft_ends() -> None:
+    text = long_text(PROPOSED_MOST + 1)
+    state = ScriptedState(hesitant(text, {PROPOSED_MOST}))
+    assert state.decode(drafted(text), ENOUGH, unsure=-1.0).tokens == text
+
+
 @given(st.lists(st.integers(3, 300), min_size=1, max_size=40), st.data())
 def test_a_hypothesis_ends_before_the_first_new_token_that_is_unlikely(
     text: list[int], data: st.DataObject

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 import numpy as np
 import pytest
 
-from harkd import all_zero, microphone
+from harkd import all_zero, capture_process, microphone
 from harkd.audio import AudioBlock, SourceEvent, SourceLost, SourceMuted, SourceOpened
 from harkd.capture_process import STDERR_PACE_S
 from harkd.microphone import BACKOFF_FIRST_S, BACKOFF_MOST_S, Microphone
@@ -58,6 +58,12 @@ while True:
 """
 
 T = TypeVar("T", bound=SourceEvent)
+
+
+@pytest.fixture(autouse=True)
+def blocks_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are counted here, and which of them are there together is chance."""
+    monkeypatch.setattr(capture_process, "JOINED_MOST", 1)
 
 
 def program(script: str) -> list[str]:
@@ -150,6 +156,26 @@ hang()
     with listening(script) as (_, events):
         blocks = [first(events, AudioBlock) for _ in range(3)]
     assert [block.samples.tobytes() for block in blocks] == [b"abcd" * 8] * 3
+
+
+def test_blocks_that_came_together_are_one_up_to_the_next_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capture_process, "JOINED_MOST", 4)
+    together = """
+opened()
+os.write(1, b"".join(
+    record(2, bytes([i]) * 960, stamp_ns=1_000 * i, flags=int(i == 3)) for i in range(1, 9)
+))
+hang()
+"""
+    with listening(together) as (_, events):
+        first(events, SourceOpened)
+        blocks = [first(events, AudioBlock) for _ in range(3)]
+    assert [len(each.samples) // 480 for each in blocks] == [2, 4, 2]
+    assert [each.captured_ns for each in blocks] == [1_000, 3_000, 7_000]
+    assert [each.gap for each in blocks] == [False, True, False]
+    assert [int(each.samples[480]) for each in blocks] == [0x0202, 0x0404, 0x0808]
 
 
 def tone(rate_hz: int, hz: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

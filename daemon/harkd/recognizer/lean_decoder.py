@@ -149,7 +149,7 @@ class DecoderState:
             result.rows += 1 + len(proposed)
             watched = self._scores[: 1 + len(proposed), watch] if watch is not None else None
             for i, (token, log_prob) in enumerate(zip(best, log_probs, strict=True)):
-                drafted = i < len(proposed) and token == proposed[i]
+                drafted = i < len(rest) and token == rest[i]
                 if log_prob < unsure and result.tokens and not drafted:
                     result.ended = result.cut_short = True
                     return result
