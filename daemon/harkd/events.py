@@ -6,6 +6,7 @@ Times: `…_at` is a `datetime` in UTC; `…_ns` is `time.monotonic_ns()`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -43,6 +44,8 @@ class RejectReason(StrEnum):
     """Recognition is so far behind that the segment could not be queued."""
     FAILED = "failed"
     """The recognizer raised an error; the log has it."""
+    NO_PHRASE = "no_phrase"
+    """It is none of the phrases, and `phrases.mode` is only."""
     WAKE_WORD = "wake_word"
     """A wake word was said in it, so that only what follows counts."""
     PRIVATE = "private"
@@ -106,6 +109,23 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class PhraseMatch:
+    """A phrase that explains what was said nearly as well as free text, or better."""
+
+    phrase: str
+    """Its words as they are spoken, in lower case, without punctuation."""
+    intent: str
+    """What it stands for."""
+    slots: Mapping[str, str | int | float]
+    """Values by name, those that were said and those that the template sets."""
+    score: float
+    """exp(mean token log-probability) of the phrase, 0…1."""
+    margin: float
+    """By how much free text is likelier, as a part of the evidence for the phrase; 0 where it is
+    the same, below 0 where the phrase is likelier."""
+
+
+@dataclass(frozen=True, slots=True)
 class Final:
     """What was said in a segment. Exactly one of Final and Rejected ends each segment."""
 
@@ -135,6 +155,10 @@ class Final:
     """Times of words, where the model gives them."""
     test: bool = False
     """Whether nobody said it: it was asked for, to try automations."""
+    match: PhraseMatch | None = None
+    """Which phrase it is; `text` is that phrase as the model writes it."""
+    open_text: str = ""
+    """With a match, what was heard without phrases."""
 
 
 @dataclass(frozen=True, slots=True)
