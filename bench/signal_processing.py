@@ -38,7 +38,7 @@ from harkd.settings import AudioSettings, Settings, find_file  # noqa: E402
 from harkd.settings import load as load_settings  # noqa: E402
 from harkd.signal_processing import signal_stage  # noqa: E402
 from harkd.speech_list import Recording, read_list  # noqa: E402
-from harkd.transcribe import FileSegment, Utterance, recognize  # noqa: E402
+from harkd.transcribe import Ears, FileSegment, Utterance  # noqa: E402
 from speech import plain  # noqa: E402 - the tests compare in the same way
 
 PAUSE_S = 1.0
@@ -220,7 +220,7 @@ def hear(
     texts = []
     for begin, end in spans:
         said = [
-            recognize(segment, recognizer, settings.recognizer.min_confidence)
+            Ears(recognizer, settings).hear(segment)
             for segment in cut(judged[begin:end], samples[begin:end], recognizer, settings)
         ]
         texts.append(plain(" ".join(each.text for each in said if isinstance(each, Utterance))))

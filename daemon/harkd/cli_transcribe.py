@@ -21,6 +21,8 @@ from harkd.cli_progress import Board, Tally, board, stopped, summary
 from harkd.errors import AudioError, HarkdError
 from harkd.interruption import Interrupted, interruptible, leave_at_once
 from harkd.logs import set_up
+from harkd.phrases.loading import PhraseSet
+from harkd.phrases.loading import load as load_phrases
 from harkd.settings import Settings, find_file, load
 from harkd.transcript_formats import FORMATS, JOINABLE, SUFFIXES, Transcript, Utterance, one_line
 
@@ -91,12 +93,14 @@ def transcribe(
     if force and output_dir is None:
         raise click.UsageError("--force is for --output-dir: without it, nothing is skipped.")
     form = form or ("json" if as_json else "text")
-    settings = load(find_file(explicit, os.environ), os.environ)
+    file = find_file(explicit, os.environ)
+    settings = load(file, os.environ)
+    phrases = load_phrases(settings.phrases, file)
     set_up("debug" if verbose else settings.log.level, settings.log.format)
     tally = Tally()
     with interruptible():
         try:
-            work(files, Wanted(form, output_dir, force, jobs, verbose), settings, tally)
+            work(files, Wanted(form, output_dir, force, jobs, verbose), settings, phrases, tally)
         except Interrupted as interruption:
             tell([*tally.faults, stopped(tally, resumes=output_dir is not None)])
             leave_at_once(interruption.number)
@@ -113,7 +117,13 @@ def tell(lines: Sequence[str]) -> None:
         click.echo(f"harkd: {line}", err=True)
 
 
-def work(named: Sequence[Path], wanted: Wanted, settings: Settings, tally: Tally) -> None:
+def work(
+    named: Sequence[Path],
+    wanted: Wanted,
+    settings: Settings,
+    phrases: PhraseSet | None,
+    tally: Tally,
+) -> None:
     """Do all that is to be done, and count it in `tally`, with what goes wrong.
 
     Raises:
@@ -143,7 +153,7 @@ def work(named: Sequence[Path], wanted: Wanted, settings: Settings, tally: Tally
     if wanted.output_dir:
         prepare(wanted.output_dir)
     with (
-        happening(todo, settings, wanted.jobs) as events,
+        happening(todo, settings, wanted.jobs, phrases) as events,
         board(todo, wanted=not wanted.verbose) as shown,
     ):
         tally.begin()
@@ -152,11 +162,12 @@ def work(named: Sequence[Path], wanted: Wanted, settings: Settings, tally: Tally
 
 @contextmanager
 def happening(
-    paths: Sequence[Path], settings: Settings, jobs: int | None
+    paths: Sequence[Path], settings: Settings, jobs: int | None, phrases: PhraseSet | None
 ) -> Iterator[Iterator[FileEvent]]:
     """Load the model, if one of the files can be opened, and yield what happens to all of them."""
     from harkd import app
     from harkd.model_store import find_model
+    from harkd.phrase_matching import matching_for
     from harkd.second_look import find_second_look
     from harkd.transcribe_many import ManyFiles
 
@@ -168,7 +179,10 @@ def happening(
     settings = replace(settings, recognizer=replace(settings.recognizer, threads=threads))
     recognizer = app.load(find_model(settings), settings, jobs)
     second_look = find_second_look(settings.vad)
-    with ManyFiles(paths, recognizer, settings, jobs, second_look=second_look) as many:
+    matching = matching_for(phrases, settings.phrases.mode, recognizer)
+    with ManyFiles(
+        paths, recognizer, settings, jobs, second_look=second_look, phrases=matching
+    ) as many:
         yield many.events()
 
 

@@ -28,6 +28,7 @@ from harkd.errors import HarkdError
 from harkd.events import Event
 from harkd.life import LISTENING_S, RECOGNITION_FACTOR, RECOGNITION_S, LifeSign
 from harkd.listening import Listening, SystemClock
+from harkd.phrase_matching import PhraseMatching
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import Recognizing, fitted
@@ -166,6 +167,10 @@ class Pipeline:
         self._backlog.change(settings.recognizer)
         self._listening.change(settings)
         self._recognizing.change(settings)
+
+    def use_phrases(self, phrases: PhraseMatching | None) -> None:
+        """Find other phrases from the next segment on; None for none at all. Any thread."""
+        self._recognizing.use_phrases(phrases)
 
     def stop(self) -> None:
         """End soon: what has been said so far is still recognized. Safe in a signal handler."""

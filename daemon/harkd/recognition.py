@@ -13,6 +13,7 @@ from harkd.audio import RATE_HZ
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Partial, Rejected, RejectReason, Word
 from harkd.hotword_list import Hotwords
+from harkd.phrase_matching import Matched, PhraseMatching
 from harkd.recognizer.protocol import Hypothesis, Recognizer, Stream
 from harkd.second_look import Look
 from harkd.segment import Segment
@@ -23,6 +24,7 @@ from harkd.verdict import Voice, rejection
 
 log = logging.getLogger(__name__)
 
+NOTHING = Hypothesis("", 0.0)
 AS_IS = TextSettings()
 """As the recognizer writes it."""
 
@@ -37,6 +39,7 @@ class SegmentRecognition:
         look: Tells whether there is a voice in it; None takes all for speech.
         hotwords: What is likelier to be said here.
         style: How texts are to be written.
+        phrases: Finds those that are said; None where none are known.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class SegmentRecognition:
         look: Look | None = None,
         hotwords: Hotwords = (),
         style: TextSettings = AS_IS,
+        phrases: PhraseMatching | None = None,
     ) -> None:
         self.segment = segment
         self._look = look
@@ -62,6 +66,9 @@ class SegmentRecognition:
         """What the last update heard."""
         self.previous: Hypothesis | None = None
         """What the last one before it heard that was no loop."""
+        self.phrases = phrases
+        """Finds those that are said."""
+        self._looked: tuple[int, Matched | None] | None = None
         self.finished: Hypothesis | None = None
         """What was heard over all of it; None before `finish`."""
 
@@ -122,13 +129,37 @@ class SegmentRecognition:
         self.finished = self._fed(limit).finish()
         return self.finished
 
-    def final(self, hypothesis: Hypothesis) -> Final:
-        """Make the final."""
+    def look_for_phrases(self, limit: int) -> Matched | None:
+        """Return the phrase that was said up to sample `limit`, which was prepared or finished.
+
+        Free where it was looked for up to there before. A model that fails finds none: free text is
+        better than nothing.
+        """
+        if self.phrases is None or self._stream is None:
+            return None
+        if self._looked is None or self._looked[0] != limit:
+            heard = self.finished or self.latest or NOTHING
+            try:
+                found = self.phrases.look(self._stream, heard)
+            except RecognitionError as error:
+                log.error("no phrases in segment %s: %s", self.segment.id, error)
+                found = None
+            self._looked = limit, found
+        return self._looked[1]
+
+    def final(self, hypothesis: Hypothesis, found: Matched | None = None) -> Final:
+        """Make the final, of a phrase where one was found."""
+        open_text = self._styled(hypothesis)
+        words = tuple(self._from_speech(word) for word in hypothesis.words)
+        text, confidence = open_text, hypothesis.confidence
+        if found and not found.exact:
+            text = styled(found.text, self._style, self._recognizer.language)
+            confidence, words = found.confidence, ()
         return Final(
             id=self.segment.id,
             rev=self._rev + 1,
-            text=self._styled(hypothesis),
-            confidence=hypothesis.confidence,
+            text=text,
+            confidence=confidence,
             started_at=self.segment.started_at,
             ended_at=self.segment.started_at + timedelta(seconds=self._duration_s),
             duration_s=self._duration_s,
@@ -136,7 +167,9 @@ class SegmentRecognition:
             endpoint_ns=self.segment.closed_ns,
             language=self._recognizer.language,
             model=self._recognizer.name,
-            words=tuple(self._from_speech(word) for word in hypothesis.words),
+            words=words,
+            match=found.match if found else None,
+            open_text=open_text if found else "",
         )
 
     def rejected(self, reason: RejectReason) -> Rejected:

@@ -16,6 +16,7 @@ from harkd.endpointing import end_silence_ms
 from harkd.errors import RecognitionError
 from harkd.events import Event, Final, Rejected, RejectReason
 from harkd.hotword_list import from_text
+from harkd.phrase_matching import PhraseMatching
 from harkd.recent_utterances import HeardUtterance
 from harkd.recognition import SegmentRecognition
 from harkd.recognizer.protocol import Effort, Recognizer
@@ -85,6 +86,7 @@ class Recognizing:
         second_look: SecondLook | None = None,
     ) -> None:
         self._second_look = second_look
+        self._phrases: PhraseMatching | None = None
         self._keep = keep
         self._wanted = settings
         self._follow_settings(settings)
@@ -108,6 +110,10 @@ class Recognizing:
         """
         self._wanted = settings
 
+    def use_phrases(self, phrases: PhraseMatching | None) -> None:
+        """Find other phrases from the next segment on; None for none at all. Any thread."""
+        self._phrases = phrases
+
     def do(self, segment: Segment, task: Task, limit: int) -> None:
         """Do one task on the oldest segment, up to sample `limit`."""
         if self._wanted is not self._settings:
@@ -130,6 +136,7 @@ class Recognizing:
         begin_ns = self._spent_ns()
         if self._updated(worker, task, limit) and task is Task.PREPARE:
             self._judge_pause(worker, limit)
+            worker.look_for_phrases(limit)  # so that the final need not wait for it
         spent = self._spent_ns() - begin_ns
         self._spent += spent
         cost = spent * RATE_HZ // 1_000_000_000
@@ -154,7 +161,13 @@ class Recognizing:
             self._effort = self._recognizer.effort = effort
         look = self._second_look.begin(self._settings.vad) if self._second_look else None
         return SegmentRecognition(
-            segment, self._recognizer, self._sink, look, self._hotwords, self._settings.text
+            segment,
+            self._recognizer,
+            self._sink,
+            look,
+            self._hotwords,
+            self._settings.text,
+            self._phrases,
         )
 
     def _updated(self, worker: SegmentRecognition, task: Task, limit: int) -> bool:
@@ -165,7 +178,8 @@ class Recognizing:
         if self._failures >= FAILURES_IN_A_ROW or not worker.has_voice(limit):
             return False
         try:
-            worker.update(limit, prepare=task is Task.PREPARE, tell=self._partials)
+            tell = self._partials and not (worker.phrases and worker.phrases.only)
+            worker.update(limit, prepare=task is Task.PREPARE, tell=tell)
         except RecognitionError as error:
             log.warning("segment %s, so far: %s", worker.segment.id, error)
             return False
@@ -205,4 +219,7 @@ class Recognizing:
         hypothesis = worker.finish(limit)
         self._failures = 0
         reason = rejection(hypothesis, self._min_confidence, worker.voice(limit))
-        return worker.rejected(reason) if reason else worker.final(hypothesis)
+        found = None
+        if phrases := worker.phrases:
+            reason, found = phrases.judge(reason, lambda: worker.look_for_phrases(limit))
+        return worker.rejected(reason) if reason else worker.final(hypothesis, found)

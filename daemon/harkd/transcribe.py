@@ -13,16 +13,19 @@ from pathlib import Path
 
 from harkd.audio import RATE_HZ, AudioBlock, FileSource, Int16, open_sound_file
 from harkd.events import RejectReason
+from harkd.hotword_list import from_text
+from harkd.phrase_matching import PhraseMatching
 from harkd.recognizer.protocol import Recognizer
 from harkd.second_look import Look, SecondLook
 from harkd.segment import History
 from harkd.segmenter import Segmenter, SegmentEvent, SpeechEnded, SpeechStarted, within
 from harkd.settings import Settings
 from harkd.signal_processing import signal_stage
+from harkd.text_style import styled
 from harkd.transcript_formats import Utterance
 from harkd.verdict import rejection, too_short
 
-__all__ = ["Discarded", "FileSegment", "FileSegments", "FileTranscriber", "Utterance", "recognize"]
+__all__ = ["Discarded", "Ears", "FileSegment", "FileSegments", "FileTranscriber", "Utterance"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,30 +121,51 @@ class FileSegments:
                 )
 
 
-def recognize(
-    segment: FileSegment,
-    recognizer: Recognizer,
-    min_confidence: float,
-    look: Look | None = None,
-) -> Outcome:
-    """Return what is said in a segment, judged as a live one. Raises RecognitionError."""
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """What hears the segments of files, all of them alike."""
+
+    recognizer: Recognizer
+    """The loaded model."""
+    settings: Settings
+    """`vad`, `recognizer` and `text` are used."""
+    second_look: SecondLook | None = None
+    """Hears whether there is a voice, where `vad.second_look` is on."""
+    phrases: PhraseMatching | None = None
+    """Finds phrases."""
+
+    def hear(self, segment: FileSegment) -> Outcome:
+        """Return what is said in a segment, judged as a live one. Raises RecognitionError."""
+        look = self.second_look.begin(self.settings.vad) if self.second_look else None
+        return recognize(segment, self, look)
+
+
+def recognize(segment: FileSegment, ears: Ears, look: Look | None) -> Outcome:
+    """Return what is said in a segment. Raises RecognitionError."""
     if segment.audio is None:
         return Discarded(segment.start_s, RejectReason.TOO_SHORT)
     if look:
         look.take(segment.audio)
         if not look.enough(len(segment.audio)):
             return Discarded(segment.start_s, RejectReason.NO_VOICE)
-    stream = recognizer.stream()
+    wanted, recognizer = ears.settings, ears.recognizer
+    stream = recognizer.stream(from_text(wanted.recognizer.hotwords))
     stream.accept(segment.audio)
     hypothesis = stream.finish()
     voice = look.voice(len(segment.audio)) if look else None
-    if reason := rejection(hypothesis, min_confidence, voice):
+    reason = rejection(hypothesis, wanted.recognizer.min_confidence, voice)
+    found = None
+    if phrases := ears.phrases:
+        reason, found = phrases.judge(reason, lambda: phrases.look(stream, hypothesis))
+    if reason:
         return Discarded(segment.start_s, reason)
+    said = found or hypothesis
     return Utterance(
         start_s=segment.start_s,
         end_s=segment.end_s,
-        text=hypothesis.text,
-        confidence=round(hypothesis.confidence, 3),
+        text=styled(said.text, wanted.text, recognizer.language),
+        confidence=round(said.confidence, 3),
+        match=found.match if found else None,
     )
 
 
@@ -154,6 +178,7 @@ class FileTranscriber:
         settings: `audio.channel` and its signal options, `vad`, `endpoint` and `recognizer` are
             used.
         second_look: Hears whether there is a voice, where `vad.second_look` is on.
+        phrases: Finds those that are said.
     """
 
     def __init__(
@@ -162,11 +187,10 @@ class FileTranscriber:
         recognizer: Recognizer,
         settings: Settings,
         second_look: SecondLook | None = None,
+        phrases: PhraseMatching | None = None,
     ) -> None:
         self.path = path
-        self._second_look = second_look
-        self._recognizer = recognizer
-        self._settings = settings
+        self._ears = Ears(recognizer, settings, second_look, phrases)
         self._segments: FileSegments | None = None
 
     @property
@@ -187,8 +211,7 @@ class FileTranscriber:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what became of each segment, in order. Raises as `utterances` does."""
-        self._segments = FileSegments(self.path, self._settings, self._recognizer.max_segment_s)
+        ears = self._ears
+        self._segments = FileSegments(self.path, ears.settings, ears.recognizer.max_segment_s)
         for segment in self._segments:
-            look = self._second_look.begin(self._settings.vad) if self._second_look else None
-            wanted = self._settings.recognizer
-            yield recognize(segment, self._recognizer, wanted.min_confidence, look)
+            yield ears.hear(segment)

@@ -24,10 +24,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from harkd.errors import AudioError, HarkdError, RecognitionError
+from harkd.phrase_matching import PhraseMatching
 from harkd.recognizer.protocol import Recognizer
 from harkd.second_look import SecondLook
 from harkd.settings import Settings
-from harkd.transcribe import FileSegment, FileSegments, Outcome, recognize
+from harkd.transcribe import Ears, FileSegment, FileSegments, Outcome
 
 PLACES_PER_JOB = 2
 """One segment that is recognized, and one that is ready for when it is done."""
@@ -136,6 +137,7 @@ class ManyFiles:
         jobs: Worker threads.
         cut: Opens one file; tests give another.
         second_look: Hears whether there is a voice, where `vad.second_look` is on.
+        phrases: Finds those that are said.
     """
 
     def __init__(
@@ -146,11 +148,10 @@ class ManyFiles:
         jobs: int,
         cut: Callable[[Path, Settings, float], Cut] = FileSegments,
         second_look: SecondLook | None = None,
+        phrases: PhraseMatching | None = None,
     ) -> None:
-        self._second_look = second_look
         self._paths = paths
-        self._recognizer = recognizer
-        self._settings = settings
+        self._ears = Ears(recognizer, settings, second_look, phrases)
         self._cut = cut
         self._free = threading.Semaphore(PLACES_PER_JOB * jobs + MORE_PLACES)
         self._work: SimpleQueue[tuple[FileSegment, _Place] | None] = SimpleQueue()
@@ -229,7 +230,8 @@ class ManyFiles:
         file = _File(path, time.perf_counter())
         fault: HarkdError | None = None
         try:
-            self._open = cut = self._cut(path, self._settings, self._recognizer.max_segment_s)
+            ears = self._ears
+            self._open = cut = self._cut(path, ears.settings, ears.recognizer.max_segment_s)
         except AudioError as error:
             self._ordered.put(FileBegan(path, 0.0))
             self._ordered.put(_End(file, 0.0, error))
@@ -253,13 +255,10 @@ class ManyFiles:
 
     def _recognize_all(self) -> None:
         """Recognize what has been cut. Runs on each of the workers' threads."""
-        min_confidence = self._settings.recognizer.min_confidence
-        second_look = self._second_look
         while (work := self._work.get()) is not None and not self._stopping.is_set():
             segment, place = work
             try:
-                look = second_look.begin(self._settings.vad) if second_look else None
-                outcome = recognize(segment, self._recognizer, min_confidence, look)
+                outcome = self._ears.hear(segment)
             except Exception as error:  # noqa: BLE001 - the top of a thread; raised by `events`
                 place.file.failed = True
                 place.outcome.set_exception(error)
@@ -274,4 +273,4 @@ class ManyFiles:
             self._recognized += 1
             due = self._recognized % REST_EVERY_SEGMENTS == 0
         if due:
-            self._recognizer.rest()
+            self._ears.recognizer.rest()

@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
+from harkd.events import PhraseMatch
+
 LINE_CHARACTERS = 42
 """The longest line of a subtitle; what most style guides ask for, such as Netflix's."""
 CUE_LINES = 2
@@ -30,6 +32,8 @@ class Utterance:
     """What was said."""
     confidence: float
     """exp(mean token log-probability), 0…1."""
+    match: PhraseMatch | None = None
+    """Which phrase it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,14 @@ def as_text(transcript: Transcript) -> str:
     return "".join(f"{one_line(utterance.text)}\n" for utterance in transcript.utterances)
 
 
+def utterance_fields(utterance: Utterance) -> dict[str, object]:
+    """Return what is told of an utterance; of phrases only where it is one."""
+    fields = asdict(utterance)
+    if utterance.match is None:
+        del fields["match"]
+    return fields
+
+
 def as_json(transcript: Transcript) -> str:
     """Return one object on one line."""
     report = {
@@ -72,7 +84,7 @@ def as_json(transcript: Transcript) -> str:
         "duration_s": round(transcript.duration_s, 2),
         "took_s": round(transcript.took_s, 3),
         "text": " ".join(utterance.text for utterance in transcript.utterances),
-        "utterances": [asdict(utterance) for utterance in transcript.utterances],
+        "utterances": [utterance_fields(each) for each in transcript.utterances],
         "error": transcript.error,
     }
     return json.dumps(report, ensure_ascii=False) + "\n"

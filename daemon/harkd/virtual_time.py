@@ -18,6 +18,7 @@ from harkd.audio import RATE_HZ, AudioBlock, FrameSource, Int16, SourceEvent
 from harkd.errors import HarkdError
 from harkd.events import Event
 from harkd.listening import Listening
+from harkd.phrase_matching import PhraseMatching
 from harkd.recognizer.protocol import Recognizer, Work
 from harkd.recognizing import Recognizing, fitted
 from harkd.second_look import SecondLook
@@ -43,6 +44,7 @@ def run_in_virtual_time(
     is_speech: Callable[[bytes], bool] | None = None,
     second_look: SecondLook | None = None,
     gate: WakeGate | None = None,
+    phrases: PhraseMatching | None = None,
 ) -> int:
     """Run a source to its end, deciding after each block of `audio.block_ms`, as live audio is.
 
@@ -57,6 +59,7 @@ def run_in_virtual_time(
         is_speech: Judges frames in webrtcvad's place; see `Segmenter`.
         second_look: Hears whether there is a voice, where `vad.second_look` is on.
         gate: Where wake words are to be waited for; see `Pipeline`.
+        phrases: Finds those that are said.
 
     Returns:
         The audio's length in samples.
@@ -67,6 +70,7 @@ def run_in_virtual_time(
     lockstep = _Lockstep(
         source, recognizer, settings, on_event, cost_s, is_speech, second_look, gate
     )
+    lockstep.use_phrases(phrases)
     return lockstep.run()
 
 
@@ -113,6 +117,10 @@ class _Lockstep:
             fail=self._fail,
             second_look=second_look,
         )
+
+    def use_phrases(self, phrases: PhraseMatching | None) -> None:
+        """Find these phrases."""
+        self._recognizing.use_phrases(phrases)
 
     def run(self) -> int:
         """Return the samples heard."""

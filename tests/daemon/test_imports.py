@@ -95,7 +95,7 @@ LAYERS = [
     | {"sound_files", "transcript_files"}
     | {"speech_list", "bench_words", "bench_machine"}
     | {"service_steps", "service_home", "service_needs"},
-    {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
+    {"pipeline", "listening", "recognizing", "recognition", "phrase_matching", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
     | {"control", "answers", "health", "debug_capture"}
     | {"vitals", "metrics", "overload"}

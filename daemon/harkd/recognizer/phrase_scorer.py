@@ -23,6 +23,9 @@ BEHIND_MOST = 18.0
 """Nothing is looked for that is less likely than the open text by so much for each of its tokens,
 and at most; docs/accuracy.md has what it costs."""
 
+MATCH_MARGIN_MOST = 0.5
+MATCH_EVIDENCE_LEAST = 6.0
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -59,6 +62,8 @@ class ScoredPhrase:
     evidence: float
     """By how much the audio makes it likelier than silence does, as a log-probability. What a model
     says of noise has none, however likely it is"""
+    text: str
+    """It as the model would write it"""
     margin: float
     """How much likelier the open text is, as a part of the evidence: 0 or less where it is not
     likelier, infinite where there is no evidence"""
@@ -83,6 +88,14 @@ class PhraseScores:
     """Calls of the decoder that the search took"""
     rows: int = 0
     """Hypotheses in them"""
+
+
+def matched(scores: PhraseScores) -> ScoredPhrase | None:
+    """Return the phrase that explains the audio nearly as well as free text, or None."""
+    best = scores.phrases[0] if scores.phrases else None
+    if best and best.margin <= MATCH_MARGIN_MOST and best.evidence >= MATCH_EVIDENCE_LEAST:
+        return best
+    return None
 
 
 class Listener(Protocol):
@@ -192,4 +205,6 @@ class PhraseScorer:
     ) -> ScoredPhrase:
         evidence = log_prob - listener.silence(written)
         margin = (open_log_prob - log_prob) / evidence if evidence > 0 else math.inf
-        return ScoredPhrase(arcs, written, log_prob, evidence, margin)
+        return ScoredPhrase(
+            arcs, written, log_prob, evidence, self._vocabulary.text(written), margin
+        )

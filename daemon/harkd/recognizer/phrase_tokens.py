@@ -50,6 +50,7 @@ class Vocabulary:
             elif text.strip() in MARKS:
                 marks.append(token)
         spelled.sort()
+        self._texts = texts
         self._by_id = {token: letters for letters, token in spelled}
         self._letters = [letters for letters, _ in spelled]
         self._tokens = np.array([token for _, token in spelled], np.int64)
@@ -63,6 +64,10 @@ class Vocabulary:
             between: Whether a word may be whole before them.
         """
         return self._silent if between else self._joints
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return what tokens write, with its capitals and marks."""
+        return "".join(self._texts[token] or "" for token in tokens).strip()
 
     def letters(self, tokens: Sequence[int]) -> str:
         """Return what tokens write."""
