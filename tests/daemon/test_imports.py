@@ -29,6 +29,7 @@ LAYERS = [
         "model_package",
         "memory_need",
         "messages",
+        "final_messages",
         "counters",
         "commands",
         "live_settings",

@@ -43,6 +43,8 @@ BLOCK_WITHOUT_EFFECT: Final = frozenset(
         *("inferred_domain", "name_domains", "example_sentence"),
     }
 )
+LONGEST_INTENT: Final = 100
+"""Characters of an intent's name."""
 MOST_TEMPLATES: Final = 20_000
 """More are not written by people, and would take minutes."""
 
@@ -104,8 +106,8 @@ class FileReader:
 
     def _intents(self, nodes: Nodes, node: yaml.Node) -> None:
         for name, key, blocks in nodes.entries(node, "intents"):
-            if not name.strip() or any(letter in "/#+" or letter < " " for letter in name):
-                nodes.fault(key, 'an intent\'s name is in topics; use no "/", "#" or "+" in it')
+            if words := _no_topic_level(name):
+                nodes.fault(key, f"an intent's name is in topics; {words}")
                 continue
             for template in self._templates_of(nodes, name, blocks):
                 self._templates.append(template)
@@ -190,3 +192,15 @@ class FileReader:
         for item in nodes.items(node, "words, as in [please, now]"):
             if written := nodes.text(item, "words"):
                 self._skip_words.append(written)
+
+
+def _no_topic_level(name: str) -> str:
+    """Return why a name can be no level of a topic, and the mend; else ""."""
+    if not name.strip():
+        return "write one"
+    # Brokers may refuse control characters and what is no character (MQTT 5, 1.5.4).
+    if any(letter in "/#+" or not letter.isprintable() for letter in name):
+        return 'use no "/", "#" or "+" in it, and nothing that cannot be seen'
+    if len(name) > LONGEST_INTENT:
+        return f"write one of {LONGEST_INTENT} characters at most"
+    return ""
