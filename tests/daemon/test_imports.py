@@ -61,14 +61,15 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"}
     | {"phrases", "settings_phrases", "phrases.template", "phrases.spoken", "phrases.numbers"}
     | {"phrases.builder", "phrases.graph", "phrases.tables", "phrases.source", "phrases.checking"}
-    | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"},
+    | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"}
+    | {"phrases.sent"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"wake_word", "wake_models", "waking"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
-    | {"muting", "kept_options"}
+    | {"muting", "kept_options", "phrase_book"}
     | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
     | {"second_look", "recognizer.silero"}

@@ -19,7 +19,7 @@ and a `Fault` for everything that cannot be meant. Any thread; reads no file its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -77,6 +77,10 @@ class FileReader:
                 place = Place(source=str(path))
                 self.faults.append(Fault(place=place, text='is empty; write "intents:" and some'))
             return
+        self.read_node(nodes, root, also=OPTIONS if inline else frozenset())
+
+    def read_node(self, nodes: Nodes, root: yaml.Node, also: Collection[str]) -> None:
+        """Read what `read` has composed; names in `also` mean something elsewhere."""
         parts: dict[str, Callable[[Nodes, yaml.Node], None]] = {
             "language": self._language,
             "intents": self._intents,
@@ -87,8 +91,12 @@ class FileReader:
         for name, key, node in nodes.entries(root, "phrases files"):
             if name in parts:
                 parts[name](nodes, node)
-            elif name not in WITHOUT_EFFECT and not (inline and name in OPTIONS):
+            elif name not in WITHOUT_EFFECT and name not in also:
                 nodes.fault(key, f'unknown key "{name}"{near(name, parts, "intents")}')
+
+    def place_of_list(self, name: str) -> Place:
+        """Return where a list was defined."""
+        return self._places["lists", name]
 
     def source(self) -> PhraseSource:
         """Return what was read."""
@@ -113,6 +121,7 @@ class FileReader:
                 self._templates.append(template)
                 if len(self._templates) == MOST_TEMPLATES + 1:
                     nodes.fault(key, f"more than {MOST_TEMPLATES} templates; write fewer")
+                    return
 
     def _templates_of(self, nodes: Nodes, intent: str, node: yaml.Node) -> Iterator[Template]:
         if isinstance(node, yaml.MappingNode):  # as Home Assistant has it
