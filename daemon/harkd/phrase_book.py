@@ -16,20 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-import msgspec
-
-from harkd.errors import PhrasesError
+from harkd.errors import PhrasesError, StateError
 from harkd.events import PhraseMatch
-from harkd.kept_options import free_name, read_regular
+from harkd.kept_phrases import KeptPhrases, PhrasesFile
 from harkd.life import FOREIGN_S, LifeSign
 from harkd.phrases.loading import PhraseSet, load
-from harkd.phrases.sent import MOST_BYTES, Mode, Scope, Sent, read_sent
+from harkd.phrases.sent import Mode, Sent, read_sent
 from harkd.threads import Thread
-from harkd.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
-NAME: Final = "phrases.json"
 MOST_WAITING: Final = 4
 """Payloads that wait; older ones give way unread."""
 MOST_FAULTS: Final = 100
@@ -95,16 +91,6 @@ class _Request:
     """Its SHA-256, where it lay at the broker; else empty."""
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What is kept in the state folder."""
-
-    version: Literal[1] = 1
-    text: str = ""
-    scope: Scope = "nothing"
-    mode: Mode | Literal[""] = ""
-    retained: str = ""
-
-
 class PhraseBook:
     """Owns the phrases in force.
 
@@ -128,16 +114,16 @@ class PhraseBook:
     ) -> None:
         self._options = options
         self._settings_file = settings_file
-        self._path = folder / NAME
+        self._file = PhrasesFile(folder)
         self._keep_in = keep_in or folder / "phrases"
         self._report = report
         self._unwritable = False
-        self._sent: Sent | None = None
-        self._retained = ""
+        self._kept = KeptPhrases()
         self._asked = threading.Condition()
         self._payloads: deque[_Request] = deque(maxlen=MOST_WAITING)
         self._new_options: tuple[Options, Told] | None = None
         self._stopping = False
+        self._told = False
         self.in_force = InForce(None, options.mode, "settings")
         """What can be said now; replaced as a whole."""
         self.loaded = threading.Event()
@@ -164,7 +150,9 @@ class PhraseBook:
         if not in_force.phrases or in_force.mode == "open":
             return None
         found = in_force.phrases.graph.match(text)
-        return found and PhraseMatch(found.phrase, found.intent, found.slots, 1.0, 0.0)
+        if not found:
+            return None
+        return PhraseMatch(found.phrase, found.intent, found.slots, score=1.0, margin=0.0)
 
     def load(self) -> None:
         """Put in force what the settings say, and what was sent before; to be called once, first.
@@ -172,15 +160,18 @@ class PhraseBook:
         Raises:
             PhrasesError: The phrases of the settings have faults.
         """
-        self._read_file()
+        self._kept, fault = self._file.read()
+        if fault:
+            self._report(fault)
         try:
-            self._put_in_force(self._made(self._options, self._sent))
+            made = self._made(self._options, self._kept.sent)
         except PhrasesError as error:
-            if self._sent is None:
+            if self._kept.sent is None:
                 raise
-            self._put_in_force(self._made(self._options, None))
+            made = self._made(self._options, None)
             self._report(f"phrases that were set over MQTT are not in force: {cut(error)}")
         self.loaded.set()
+        self._put_in_force(made)
 
     def start(self) -> None:
         """Begin to take requests, once `load` was called."""
@@ -238,7 +229,7 @@ class PhraseBook:
 
     def _follow(self, options: Options, told: Told) -> None:
         try:
-            made = self._made(options, self._sent)
+            made = self._made(options, self._kept.sent)
         except PhrasesError as error:
             told(cut(error))
             return
@@ -248,18 +239,18 @@ class PhraseBook:
 
     def _take(self, requests: list[_Request]) -> None:
         """Take the newest request that has no faults; tell the faults of newer ones."""
+        # It comes again at each connection, and newer ones may have been set since.
+        old = self._kept.retained
+        requests = [each for each in requests if not each.retained or each.retained != old]
+        retained = next((each.retained for each in reversed(requests) if each.retained), old)
         for request in reversed(requests):
-            if request.retained and request.retained == self._retained:
-                log.debug("the retained message on phrases/set was taken before")
-                continue
             try:
                 sent = read_sent(request.payload)
                 made = self._made(self._options, sent)
             except PhrasesError as error:
                 request.told(cut(error))
                 continue
-            self._sent = sent and replace(sent, root=None)
-            self._write_file(requests)
+            self._keep(KeptPhrases(sent and replace(sent, root=None), retained))
             self._put_in_force(made)
             log.info(
                 "phrases set over MQTT: %d templates of %d intents, mode %s (%.1f s)",
@@ -268,8 +259,7 @@ class PhraseBook:
             )
             request.told("")
             return
-        if any(request.retained for request in requests):
-            self._write_file(requests)  # it would be told again at each connection
+        self._keep(replace(self._kept, retained=retained))
 
     def _made(self, options: Options, sent: Sent | None) -> InForce:
         """Return what would be in force. Raises PhrasesError."""
@@ -280,65 +270,24 @@ class PhraseBook:
         return InForce(phrases, (sent and sent.mode) or options.mode, source)
 
     def _put_in_force(self, made: InForce) -> None:
-        changed = not made.same(self.in_force)
+        if self._told and made.same(self.in_force):
+            return
         self.in_force = made
-        if changed:
-            for tell in self.on_change:
-                tell(self)
+        self._told = True
+        for tell in self.on_change:
+            tell(self)
 
-    # ----------------------------------------------------------------------- the file
-
-    def _read_file(self) -> None:
-        try:
-            data = read_regular(self._path, 3 * MOST_BYTES)
-        except FileNotFoundError:
+    def _keep(self, kept: KeptPhrases) -> None:
+        """Remember what was sent, also over a restart, where that is possible."""
+        if kept == self._kept and not self._unwritable:
             return
-        except OSError as error:
-            self._report(
-                f"phrases that were set over MQTT cannot be read ({self._path}: {error.strerror}) "
-                "and are not in force; check the folder's permissions"
-            )
-            return
+        self._kept = kept
         try:
-            kept = msgspec.json.decode(data, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._set_aside(str(error) or "it is nested too deeply")
-            return
-        self._retained = kept.retained
-        if kept.text:
-            self._sent = Sent(text=kept.text, scope=kept.scope, mode=kept.mode)
-
-    def _set_aside(self, reason: str) -> None:
-        aside = free_name(self._path.with_name(f"{NAME}.damaged"))
-        text = f"{self._path} is damaged, or of another version ({reason}); the phrases that were "
-        try:
-            self._path.rename(aside)
-        except OSError as error:
-            self._report(
-                text
-                + f"set over MQTT are not in force, and it cannot be renamed ({error.strerror})"
-            )
-            return
-        self._report(text + f"set over MQTT are not in force any more; it is now {aside.name}")
-
-    def _write_file(self, requests: list[_Request]) -> None:
-        """Keep what was sent, also over a restart, where that is possible."""
-        self._retained = next(
-            (request.retained for request in reversed(requests) if request.retained),
-            self._retained,
-        )
-        sent = self._sent or Sent(text="", scope="nothing")
-        kept = _File(text=sent.text, scope=sent.scope, mode=sent.mode, retained=self._retained)
-        try:
-            write_whole(self._path, msgspec.json.encode(kept))
+            self._file.write(kept)
             self._unwritable = False
-        except OSError as error:
+        except StateError as error:
             if not self._unwritable:
-                self._report(
-                    f"the phrases that were set over MQTT cannot be kept in {self._path.parent} "
-                    f"({error.strerror}) and hold until the restart; let harkd write there, free "
-                    "some space, or set state.dir"
-                )
+                self._report(str(error))
             self._unwritable = True
 
 

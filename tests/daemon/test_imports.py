@@ -69,7 +69,7 @@ LAYERS = [
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
-    | {"muting", "kept_options", "phrase_book"}
+    | {"muting", "kept_options", "kept_phrases", "phrase_book"}
     | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
     | {"second_look", "recognizer.silero"}
