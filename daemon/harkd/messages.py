@@ -6,7 +6,7 @@ are to be sent. Any thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -117,6 +117,26 @@ class SignalLike(Protocol):
         """How far the last block was behind its capture time."""
 
 
+class PhrasesLike(Protocol):
+    """What can be said; see `harkd.phrase_book`."""
+
+    @property
+    def mode(self) -> str:
+        """What phrases are for."""
+
+    @property
+    def intents(self) -> Sequence[str]:
+        """What can be meant."""
+
+    @property
+    def templates(self) -> int:
+        """How many templates there are."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
     """What a process uses."""
@@ -172,6 +192,17 @@ def microphone_availability(about: About, *, online: bool) -> Message:
 def option_state(about: About, name: str, value: str) -> Message:
     """Return the retained `…/state` of what can be set, such as ``listen``."""
     return Message(about.topic(f"{name}/state"), value.encode(), 1, retain=True)
+
+
+def phrases_state(about: About, in_force: PhrasesLike) -> Message:
+    """Return the retained `phrases/state`."""
+    body = {
+        "mode": in_force.mode,
+        "intents": in_force.intents,
+        "templates": in_force.templates,
+        "source": in_force.source,
+    }
+    return option_state(about, "phrases", msgspec.json.encode(body).decode())
 
 
 def no_last(about: About) -> Message:

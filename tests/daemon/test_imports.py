@@ -99,7 +99,7 @@ LAYERS = [
     | {"service_steps", "service_home", "service_needs"},
     {"pipeline", "listening", "recognizing", "recognition", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
-    | {"control", "answers", "health", "debug_capture"}
+    | {"control", "answers", "phrase_commands", "health", "debug_capture"}
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot", "bench_memory"},

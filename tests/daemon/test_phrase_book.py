@@ -142,7 +142,7 @@ def test_a_fault_is_told_once_and_the_old_set_stays(rig: Rig) -> None:
     told = rig.send({"intents": {"a": ["go [", "{x}"]}})
     first, second = told.splitlines()
     assert first.startswith("phrases/set:1:24: ")
-    assert second.startswith('phrases/set:1:31: there is no list "x"')
+    assert second.startswith('phrases/set:1:29: there is no list "x"')
     assert rig.phrases == {"go", "go now"}
     assert rig.reported == []
 
