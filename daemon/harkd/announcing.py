@@ -50,6 +50,9 @@ class Sender(Protocol):
     def keep(self, message: Message) -> None:
         """Send it now and at each connect."""
 
+    def forget(self, topic: str) -> None:
+        """Send what is kept on a topic no more."""
+
     def repeat(self) -> None:
         """Send everything that is kept again."""
 
@@ -153,6 +156,7 @@ class Announcer:
         self._announced = announced
         self._later = later
         self._jitter = jitter
+        self._announcing = threading.Lock()
         self._lock = threading.Lock()
         self._cancel: dict[str, Callable[[], None]] = {}
         self._stopped = False
@@ -164,6 +168,11 @@ class Announcer:
 
     def announce(self, device: Device) -> None:
         """Announce it, now or when the broker is there. Never waits."""
+        with self._announcing:
+            self._announce(device)
+
+    def _announce(self, device: Device) -> None:
+        self._drop("removal")  # of an announcement before: what it takes back may be there again
         wanted = discovery.announcements(self._variant, self._prefix, device)
         topics = {message.topic for message in wanted}
         known = self._announced.read()
@@ -174,6 +183,8 @@ class Announcer:
         # First what may be there: after a crash at any point, nothing is forgotten.
         if known is None or not topics <= known:
             self._announced.write(old | topics)
+        for topic in gone:
+            self._sender.forget(topic)
         if gone:
             staying = set() if known is None else discovery.moved(gone, topics)
             self._look(gone, staying, wanted)
@@ -227,6 +238,12 @@ class Announcer:
             return
         self._keep(wanted)
         self._announced.write(message.topic for message in wanted)
+
+    def _drop(self, what: str) -> None:
+        """Do not what is still to be done under this name."""
+        with self._lock:
+            if cancel := self._cancel.pop(what, None):
+                cancel()
 
     def _in(self, delay_s: float, what: str, action: Callable[[], None]) -> None:
         """Do it later, in place of what is still to be done under the same name."""

@@ -24,17 +24,18 @@ from harkd.settings_leaf import judge
 SHOWN: Final = 40
 """So many characters of a wrong payload are repeated in the words for it."""
 MOST_BYTES: Final = 1024
-"""No command is longer, but for hotwords."""
+"""No command is longer, but for hotwords and phrases."""
 LISTEN: Final = "listen/set"
 COMMAND: Final = "command"
 HOTWORDS_TOPIC: Final = "hotwords/set"
+PHRASES: Final = "phrases/set"
 OPTIONS: Final[dict[str, Keys]] = {
     "vad/aggressiveness/set": ("vad", "aggressiveness"),
     "endpoint/silence_ms/set": ("endpoint", "silence_ms"),
     HOTWORDS_TOPIC: HOTWORDS,
 }
 """Topics that set an option of the settings."""
-TOPICS: Final = (LISTEN, *OPTIONS, COMMAND)
+TOPICS: Final = (LISTEN, *OPTIONS, PHRASES, COMMAND)
 """All topics under the root to which something can be sent."""
 
 
@@ -51,6 +52,10 @@ class Deed(StrEnum):
     """Recognize the next utterance without a wake word."""
     SAVE_AUDIO = "save_audio"
     """Write the audio of the last utterances to the disk."""
+
+
+OPERANDS: Final[dict[str, str]] = {Deed.SAVE_AUDIO: "count", Deed.TEST_FINAL: "phrase"}
+"""What may stand beside a command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,14 @@ class SetOption:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPhrases:
+    """Let other phrases be in force."""
+
+    payload: bytes
+    """As it came; what is wrong with it is told by who reads it, which takes a while."""
+
+
+@dataclass(frozen=True, slots=True)
 class Do:
     """Do something once."""
 
@@ -79,9 +92,11 @@ class Do:
     """What."""
     count: int | None = None
     """To how many utterances, from 1 on, for `SAVE_AUDIO`; None for all."""
+    phrase: str = ""
+    """What somebody would have said, for `TEST_FINAL`; empty for no phrase."""
 
 
-Command = Listen | SetOption | Do
+Command = Listen | SetOption | SetPhrases | Do
 
 
 def read_command(
@@ -100,6 +115,8 @@ def read_command(
     """
     if not payload:
         return None
+    if name == PHRASES:
+        return SetPhrases(payload)
     if len(payload) > (hotword_list.MOST_BYTES if name == HOTWORDS_TOPIC else MOST_BYTES):
         raise CommandError(f"{len(payload)} bytes are no command", "send one value alone")
     if name == COMMAND:
@@ -173,8 +190,7 @@ def _deed(payload: bytes) -> Do:
     word = body.get("command") if isinstance(body, dict) else None
     if not isinstance(word, str):
         raise CommandError('this is no object with a "command"', mend)
-    more = set(body) - {"command", "count"} if word == Deed.SAVE_AUDIO else set(body) - {"command"}
-    if more:
+    if set(body) - {"command", OPERANDS.get(word)}:
         raise CommandError('there is more than "command" in it', mend)
     if word not in list(Deed):
         near = difflib.get_close_matches(word[:SHOWN], list(Deed), 1)
@@ -183,4 +199,7 @@ def _deed(payload: bytes) -> Do:
     count = body.get("count")
     if count is not None and (type(count) is not int or count < 1):
         raise CommandError('"count" is no whole number from 1 on', "send one, or leave it out")
-    return Do(Deed(word), count)
+    phrase = body.get("phrase", "")
+    if not isinstance(phrase, str):
+        raise CommandError('"phrase" is no text', "send what somebody would say, or leave it out")
+    return Do(Deed(word), count, phrase)

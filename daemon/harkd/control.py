@@ -26,11 +26,13 @@ from harkd.commands import (
     COMMAND,
     LISTEN,
     OPTIONS,
+    PHRASES,
     TOPICS,
     Deed,
     Do,
     Listen,
     SetOption,
+    SetPhrases,
     read_command,
     told,
 )
@@ -40,6 +42,7 @@ from harkd.life import FOREIGN_S, LifeSign
 from harkd.live_settings import LIVE, differences, merged, value_of
 from harkd.logs import set_up
 from harkd.mqtt_connection import Received
+from harkd.phrase_commands import PhraseCommands
 from harkd.publisher import Publisher
 from harkd.settings import Settings
 from harkd.threads import Thread
@@ -117,6 +120,8 @@ class Control:
         """Does `save_audio`; raises CommandError and StateError."""
         self.listen: Callable[[], None] = always_listening
         """Does `listen`; raises CommandError."""
+        self.phrases: PhraseCommands | None = None
+        """Lets phrases be set; None where there can be none."""
         self.reloading: Callable[[], AbstractContextManager[object]] = nullcontext
         """Entered while the settings are read again."""
         self.life = LifeSign("control", FOREIGN_S)
@@ -214,7 +219,7 @@ class Control:
         name = received.topic.removeprefix(self._topic(""))
         payload = received.payload
         kept = self._kept
-        if received.retained and payload and name != COMMAND:
+        if received.retained and payload and name not in (COMMAND, PHRASES):
             # It comes again at each connection, and newer values may have been set since.
             digest = hashlib.sha256(payload).hexdigest()
             if kept.retained.get(name) == digest:
@@ -228,28 +233,38 @@ class Control:
             raise
         match command:
             case Listen(on):
-                if on and received.retained and kept.muted:
-                    # It may be older than the OFF: nobody must be heard because of that.
-                    self._keep(kept)
-                    raise CommandError(
-                        "a retained ON does not open a microphone that was muted",
-                        "send ON without retain, and clear the retained one",
-                    )
-                if not on:
-                    self._mute(True)  # before the disk, which may take its time
-                self._keep(replace(kept, listen=on))
-                if on:
-                    self._mute(False)
-                log.info("listening is switched %s over MQTT", "on" if on else "off")
-                self._announce_listen()
+                self._listen(on, received, kept)
             case SetOption(keys, value):
                 self._keep(replace(kept, options={**kept.options, keys: value}))
                 in_force, _ = self._kept.over(self._settings)
                 log.info("%s is %s now, set over MQTT", ".".join(keys), value)
                 self._put_in_force(in_force)
                 self._announce_options()
+            case SetPhrases(payload):
+                self._phrases().set(payload, received)
             case Do():
                 self._do(command, received)
+
+    def _listen(self, on: bool, received: Received, kept: Kept) -> None:
+        if on and received.retained and kept.muted:
+            # It may be older than the OFF: nobody must be heard because of that.
+            self._keep(kept)
+            raise CommandError(
+                "a retained ON does not open a microphone that was muted",
+                "send ON without retain, and clear the retained one",
+            )
+        if not on:
+            self._mute(True)  # before the disk, which may take its time
+        self._keep(replace(kept, listen=on))
+        if on:
+            self._mute(False)
+        log.info("listening is switched %s over MQTT", "on" if on else "off")
+        self._announce_listen()
+
+    def _phrases(self) -> PhraseCommands:
+        if self.phrases is None:
+            raise CommandError("this harkd has no phrases")
+        return self.phrases
 
     def _do(self, order: Do, received: Received) -> None:
         match order.deed:
@@ -259,7 +274,7 @@ class Control:
             case Deed.REANNOUNCE:
                 self._publisher.repeat()
             case Deed.TEST_FINAL:
-                self._sink(self._test_final())
+                self._sink(self._test_final(order.phrase))
             case Deed.LISTEN:
                 self.listen()
             case Deed.SAVE_AUDIO:
@@ -296,6 +311,8 @@ class Control:
         self._settings = settings
         self._put_in_force(in_force)
         self._announce()
+        if self.phrases:
+            self.phrases.reload(in_force.phrases, received)
         if differ:
             for announce in self.announcers:
                 announce(in_force)
@@ -312,12 +329,14 @@ class Control:
         )
         self._change(settings)
 
-    def _test_final(self) -> events.Final:
+    def _test_final(self, phrase: str) -> events.Final:
+        """Return a final; where a phrase is given, it is that one. Raises CommandError."""
+        match = self._phrases().match(phrase) if phrase else None
         now, now_ns = datetime.now(UTC), time.monotonic_ns()
         return events.Final(
             id=str(ULID()),
             rev=1,
-            text=TEST_TEXT,
+            text=phrase or TEST_TEXT,
             confidence=1.0,
             started_at=now,
             ended_at=now,
@@ -327,6 +346,8 @@ class Control:
             language=self._language,
             model=self._publisher.about.model,
             test=True,
+            match=match,
+            open_text=phrase,
         )
 
     def _keep(self, kept: Kept) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from harkd import messages
+from harkd import final_messages
 from harkd.delivery_sides import Flight, Keeping, Link
 from harkd.events import Final
 from harkd.messages import About
 from harkd.mqtt_reports import FinalReports
 from harkd.outbox_file import Kept
 
-WINDOW = 6
+WINDOW = 20 // final_messages.MOST
 """Finals under way: their messages are no more than paho and most brokers have in flight (20), so
 that none grows old in paho's queue."""
 AT_HAND = 32
@@ -268,7 +268,9 @@ class Delivery:
         now_ns = self._now_ns()
         known = kept.aged and kept.final.speech_end_ns <= now_ns
         about = self._about()
-        outgoing = messages.final(about, kept.final, now_ns if known or kept.number > 0 else None)
+        outgoing = final_messages.final(
+            about, kept.final, now_ns if known or kept.number > 0 else None
+        )
         mids: list[int] = []
         for message in outgoing:
             mid = self._link.send(message) if self._link else None

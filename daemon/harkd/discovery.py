@@ -26,7 +26,7 @@ NODE: Final = "harkd_"
 """What our name at Home Assistant begins with; the device id follows."""
 OURS: Final = re.compile(
     r"(?P<prefix>(?:[A-Za-z0-9_-]+/)+)[a-z_]+"
-    rf"/(?P<node>{NODE}[A-Za-z0-9_-]+)(?:/[a-z_]+)?/config"
+    rf"/(?P<node>{NODE}[A-Za-z0-9_-]+)(?P<part>/[a-z_]+)?/config"
 )
 """Every topic that any harkd announces anything on, with whatever prefix."""
 
@@ -43,6 +43,8 @@ class Device:
     """Least and most that `endpoint/silence_ms/set` takes, in milliseconds."""
     wake: bool = False
     """Whether it waits for a wake word."""
+    intents: tuple[str, ...] = ()
+    """What can be commanded; none without phrases."""
 
     @property
     def node(self) -> str:
@@ -65,8 +67,9 @@ def announcements(variant: Variant, prefix: str, device: Device) -> list[Message
     }
     components = _components(device)
     if variant == "device":
+        gone = {} if device.intents else {"command": {"platform": "event"}}
         # What a component does not say itself, it takes from here.
-        whole = common | _available(device) | {"components": components}
+        whole = common | _available(device) | {"components": components | gone}
         return [_announcement(_device_topic(prefix, device.node), whole)]
     if variant == "component":
         return [
@@ -81,7 +84,7 @@ def announcements(variant: Variant, prefix: str, device: Device) -> list[Message
 
 def possible_topics(prefix: str, device: Device) -> set[str]:
     """Return every topic on which any variant announces this device."""
-    whole = replace(device, wake=True)
+    whole = replace(device, wake=True, intents=("any",))
     parts = ((part["platform"], name) for name, part in _components(whole).items())
     topics = {_component_topic(prefix, device.node, platform, name) for platform, name in parts}
     return topics | {_device_topic(prefix, device.node)}
@@ -112,15 +115,19 @@ def is_ours(topic: str) -> bool:
 
 
 def moved(old: Iterable[str], new: Iterable[str]) -> set[str]:
-    """Return those of the old topics whose device goes on being announced on another one."""
+    """Return those of the old topics whose device is announced in the other variant now.
+
+    In the same variant, an entity whose topic is not there any more is gone.
+    """
     staying = {_place(topic) for topic in new}
-    return {topic for topic in old if _place(topic) in staying}
+    places = ((topic, _place(topic)) for topic in old)
+    return {topic for topic, (*place, whole) in places if (*place, not whole) in staying}
 
 
-def _place(topic: str) -> tuple[str, ...]:
-    """Return the prefix and the node of a topic that `is_ours`."""
+def _place(topic: str) -> tuple[str, str, bool]:
+    """Return the prefix and the node of a topic that `is_ours`, and whether it has all of it."""
     match = OURS.fullmatch(topic)
-    return match.group("prefix", "node") if match else ()
+    return (match["prefix"], match["node"], not match["part"]) if match else ("", "", False)
 
 
 def _device_topic(prefix: str, node: str) -> str:
@@ -169,6 +176,8 @@ def _components(device: Device) -> dict[str, Payload]:
     named = _spoken(device) | _microphone(device) | _options(device) | _diagnostics(device)
     if device.wake:
         named |= _wake(device)
+    if device.intents:
+        named |= _command(device)
     slug = re.sub(r"[^a-z0-9]+", "_", device.node.lower()).strip("_")
     return {
         name: {
@@ -200,6 +209,20 @@ def _spoken(device: Device) -> dict[str, Payload]:
             "value_template": f"{{{{ value_json.text[:{STATE_MOST_CHARS}] }}}}",
             "json_attributes_topic": last,
             "icon": "mdi:format-quote-close",
+            "qos": 1,
+        },
+    }
+
+
+def _command(device: Device) -> dict[str, Payload]:
+    return {
+        "command": {
+            "platform": "event",
+            "name": "Command",
+            # A state_topic may have wildcards; a type that is not announced is ignored there.
+            "state_topic": device.about.topic("command/+"),
+            "event_types": list(device.intents),
+            "icon": "mdi:account-voice",
             "qos": 1,
         },
     }

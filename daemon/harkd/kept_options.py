@@ -162,13 +162,13 @@ class OptionsFile:
         return f"{text} does not hold any more, and the file is now {aside.name}"
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """Return the beginning of a file; what is no file (a pipe would never end) raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "it is no file")
-        return os.read(fd, MOST_BYTES + 1)
+        return os.read(fd, most_bytes + 1)
     finally:
         os.close(fd)
 

@@ -23,6 +23,7 @@ RECOGNIZER: Final = frozenset(
 LIVE: Final = frozenset(
     {keys for keys in LEAVES if keys[0] in {"vad", "endpoint", "text", "log"}}
     | {("recognizer", name) for name in RECOGNIZER}
+    | {("phrases", "mode"), ("phrases", "file")}
     | {("mqtt", "max_age_s"), ("mqtt", "retain_last")}
 )
 """The options that hold at once; all others need a restart."""

@@ -6,8 +6,7 @@ are to be sent. Any thread.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -15,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from harkd.counters import RATE_HZ, Counted
-from harkd.events import AwakeChanged, Final, Partial, Rejected, StateChanged, Woken
+from harkd.events import AwakeChanged, Partial, Rejected, StateChanged, Woken
 
 ONLINE, OFFLINE = b"online", b"offline"
 SHOWN_CHARACTERS = 200
@@ -118,6 +117,26 @@ class SignalLike(Protocol):
         """How far the last block was behind its capture time."""
 
 
+class PhrasesLike(Protocol):
+    """What can be said; see `harkd.phrase_book`."""
+
+    @property
+    def mode(self) -> str:
+        """What phrases are for."""
+
+    @property
+    def intents(self) -> Sequence[str]:
+        """What can be meant."""
+
+    @property
+    def templates(self) -> int:
+        """How many templates there are."""
+
+    @property
+    def source(self) -> str:
+        """Where they come from."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
     """What a process uses."""
@@ -173,6 +192,17 @@ def microphone_availability(about: About, *, online: bool) -> Message:
 def option_state(about: About, name: str, value: str) -> Message:
     """Return the retained `…/state` of what can be set, such as ``listen``."""
     return Message(about.topic(f"{name}/state"), value.encode(), 1, retain=True)
+
+
+def phrases_state(about: About, in_force: PhrasesLike) -> Message:
+    """Return the retained `phrases/state`."""
+    body = {
+        "mode": in_force.mode,
+        "intents": in_force.intents,
+        "templates": in_force.templates,
+        "source": in_force.source,
+    }
+    return option_state(about, "phrases", msgspec.json.encode(body).decode())
 
 
 def no_last(about: About) -> Message:
@@ -314,59 +344,3 @@ def health(about: About, figures: Health) -> Message:
         "version": about.version,
     }
     return Message(about.topic("health"), msgspec.json.encode(payload), 1, retain=True)
-
-
-def final(about: About, event: Final, now_ns: int | None) -> list[Message]:
-    """Return what a final is published as.
-
-    Args:
-        about: The sender.
-        event: The final.
-        now_ns: When it is handed to the MQTT client, in nanoseconds of the clock that
-            `speech_end_ns` is on; None where its age is unknown, and it may be old.
-
-    Returns:
-        On time: `transcript` first, whose acknowledgement counts, then the conveniences. Older
-        than `max_age_s`: only `transcript/missed`.
-    """
-    age_s = None if now_ns is None else (now_ns - event.speech_end_ns) / 1e9
-    late = age_s is None or age_s > about.max_age_s
-    payload = msgspec.json.encode(_final_payload(about, event, age_s, late))
-    if age_s is None or late:
-        return [Message(about.topic("transcript/missed"), payload, 1)]
-    expiry_s = max(1, math.ceil(about.max_age_s - age_s))
-    messages = [
-        Message(about.topic("transcript"), payload, 1, expiry_s=expiry_s),
-        Message(about.topic("transcript/text"), event.text.encode(), 1, expiry_s=expiry_s),
-    ]
-    if about.retain_last:
-        messages.append(Message(about.topic("transcript/last"), payload, 1, retain=True))
-    return messages
-
-
-def _final_payload(
-    about: About, event: Final, age_s: float | None, late: bool
-) -> dict[str, object]:
-    payload: dict[str, object] = {
-        "event_type": "final",
-        "id": event.id,
-        "rev": event.rev,
-        "text": event.text,
-        "confidence": round(event.confidence, 3),
-        "started_at": utc(event.started_at),
-        "ended_at": utc(event.ended_at),
-        "duration_s": round(event.duration_s, 2),
-        "latency_ms": None if age_s is None else round(age_s * 1000),
-        "language": event.language,
-        "model": event.model,
-        "device_id": about.device_id,
-        "late": late,
-    }
-    if event.test:
-        payload["test"] = True
-    if event.words:
-        payload["words"] = [
-            {"word": w.word, "start_s": round(w.start_s, 2), "end_s": round(w.end_s, 2)}
-            for w in event.words
-        ]
-    return payload

@@ -23,6 +23,8 @@ from harkd.messages import About
 from harkd.mqtt_address import Address
 from harkd.mqtt_connection import Received
 from harkd.outbox import Outbox
+from harkd.phrase_book import PhraseBook
+from harkd.phrase_commands import PhraseCommands
 from harkd.publisher import Publisher
 from harkd.settings import Settings, silence_bounds_ms, state_dir
 from harkd.sinks import MicrophoneAvailability
@@ -66,6 +68,8 @@ class MqttSide:
         reread: Reads the settings again; raises SettingsError.
         sink: Takes the final that `test_final` asks for.
         gate: What opens the ear besides wake words; None where there are none.
+        book: The phrases in force; None where there can be none. Where it is not loaded yet, Home
+            Assistant is told of this device when it is, so that it forgets no entity meanwhile.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class MqttSide:
         reread: Callable[[], Settings],
         sink: Callable[[Event], None],
         gate: WakeGate | None = None,
+        book: PhraseBook | None = None,
     ) -> None:
         folder = state_dir(settings.state, os.environ)
         self.publisher = publisher = Publisher(
@@ -114,7 +119,13 @@ class MqttSide:
             control.listen = gate.listen
         self._wake = gate is not None
         control.announcers.append(self._announce)
-        self._announce(was_set.over(settings))
+        self._in_force = was_set.over(settings)
+        self._book = book
+        if book:
+            control.phrases = PhraseCommands(book, publisher, answers)
+            book.on_change.append(lambda _book: self._announce(self._in_force))
+        if not book or book.loaded.is_set():
+            self._announce(self._in_force)
         self._listen()
 
     def start(self) -> None:
@@ -140,9 +151,13 @@ class MqttSide:
         self.publisher.stop()
 
     def _announce(self, settings: Settings) -> None:
+        self._in_force = settings
         bounds_ms = silence_bounds_ms(settings.endpoint)
+        intents = self._book.in_force.commands if self._book else ()
         self._announcer.announce(
-            Device(self.publisher.about, this_machine(), bounds_ms, wake=self._wake)
+            Device(
+                self.publisher.about, this_machine(), bounds_ms, wake=self._wake, intents=intents
+            )
         )
 
     def _listen(self) -> None:

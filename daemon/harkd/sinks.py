@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from harkd import messages
+from harkd import final_messages, messages
 from harkd.events import AwakeChanged, Event, Final, Partial, Rejected, State, StateChanged, Woken
 from harkd.messages import About, Message
 
@@ -34,9 +34,10 @@ def log_event(event: Event) -> None:
             latency_ms = round((now_ns - event.speech_end_ns) / 1e6)
             endpoint_ms = round((now_ns - event.endpoint_ns) / 1e6)
             log.info(
-                '"%s" (%.1f s, confidence %.2f; %d ms after the last word, %d ms after the '
+                '"%s"%s (%.1f s, confidence %.2f; %d ms after the last word, %d ms after the '
                 "endpoint; id %s)",
                 event.text,
+                f", {event.match.intent} {dict(event.match.slots)}" if event.match else "",
                 event.duration_s,
                 event.confidence,
                 latency_ms,
@@ -52,6 +53,7 @@ def log_event(event: Event) -> None:
                         "duration_s": round(event.duration_s, 2),
                         "latency_ms": latency_ms,
                         "endpoint_ms": endpoint_ms,
+                        **({"intent": event.match.intent} if event.match else {}),
                     }
                 },
             )
@@ -121,7 +123,7 @@ class EventPrinter:
         about = self._about()
         match event:
             case Final():
-                message = messages.final(about, event, time.monotonic_ns())[0]
+                message = final_messages.final(about, event, time.monotonic_ns())[0]
             case Partial():
                 message = messages.partial(about, event)
             case Rejected():

@@ -22,9 +22,9 @@ from harkd.mqtt_connection import Received
 ONLINE = Received("homeassistant/status", b"online", retained=False)
 
 
-def device(device_id: str = "kitchen") -> Device:
+def device(device_id: str = "kitchen", *intents: str) -> Device:
     about = About("harkd", device_id, "0.1.0", "tiny", "cpu", retain_last=True, max_age_s=30)
-    return Device(about, "PC", (100, 5000))
+    return Device(about, "PC", (100, 5000), intents=intents)
 
 
 def topics(variant: Variant, prefix: str = "homeassistant", device_id: str = "kitchen") -> set[str]:
@@ -69,6 +69,9 @@ class Broker:
     def keep(self, message: Message) -> None:
         self.kept[message.topic] = message
         self.send(message)
+
+    def forget(self, topic: str) -> None:
+        self.kept.pop(topic, None)
 
     def repeat(self) -> None:
         for message in self.kept.values():
@@ -317,6 +320,50 @@ def test_announcing_again_while_it_is_taken_back_ends_in_the_same(house: House) 
     announcer.announce(device())
     house.clock.advance(10)
     assert house.broker.retained == topics("device")
+
+
+# ----------------------------------------------------------------------------------- other phrases
+
+COMMANDS = "homeassistant/event/harkd_kitchen/command/config"
+
+
+def test_other_intents_are_announced_at_once(house: House) -> None:
+    announcer = house.start()
+    house.broker.came.clear()
+    announcer.announce(device("kitchen", "on", "off"))
+    ((_, message),) = house.broker.came
+    assert json.loads(message.payload)["components"]["command"]["event_types"] == ["on", "off"]
+
+
+def test_without_intents_the_entity_is_taken_back_and_does_not_come_again(house: House) -> None:
+    announcer = house.start("component")
+    announcer.announce(device("kitchen", "on"))
+    assert COMMANDS in house.broker.retained
+    house.broker.came.clear()
+    announcer.announce(device())
+    house.clock.advance(10)
+    assert house.broker.sent(b"") == {COMMANDS}
+    assert house.broker.sent(b'{"migrate_discovery":true}') == set(), "it does not go on elsewhere"
+    house.broker.came.clear()
+    house.broker.connect()
+    assert house.broker.retained == topics("component")
+    assert Announced(house.folder).read() == topics("component")
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.5])
+def test_intents_that_come_back_while_the_entity_is_taken_back_stay(
+    house: House, after_s: float
+) -> None:
+    announcer = house.start("component")
+    announcer.announce(device("kitchen", "on"))
+    announcer.announce(device())
+    house.clock.advance(after_s)
+    announcer.announce(device("kitchen", "on"))
+    house.clock.advance(60)
+    assert house.broker.retained == topics("component") | {COMMANDS}
+    assert set(house.broker.kept) == topics("component") | {COMMANDS}
+    house.start("off")
+    assert house.broker.retained == set()
 
 
 # --------------------------------------------------------------------------------------- the memory

@@ -15,12 +15,14 @@ from harkd.commands import (
     LISTEN,
     MOST_BYTES,
     OPTIONS,
+    PHRASES,
     TOPICS,
     Command,
     Deed,
     Do,
     Listen,
     SetOption,
+    SetPhrases,
     read_command,
 )
 from harkd.errors import CommandError
@@ -143,6 +145,27 @@ def test_other_commands_have_no_count() -> None:
     assert 'more than "command"' in refusal(COMMAND, '{"command":"reload","count":1}')
 
 
+def test_a_phrase_can_be_tried_as_if_somebody_said_it() -> None:
+    wanted = Do(Deed.TEST_FINAL, phrase="Turn on the bed light.")
+    assert read(COMMAND, '{"command":"test_final","phrase":"Turn on the bed light."}') == wanted
+
+
+@pytest.mark.parametrize("phrase", ["1", "null", "[]", '{"intent":"on"}'])
+def test_a_phrase_that_is_none_is_refused(phrase: str) -> None:
+    said = refusal(COMMAND, f'{{"command":"test_final","phrase":{phrase}}}')
+    assert '"phrase" is no text' in said
+
+
+def test_other_commands_have_no_phrase() -> None:
+    assert 'more than "command"' in refusal(COMMAND, '{"command":"listen","phrase":"go"}')
+    assert 'more than "command"' in refusal(COMMAND, '{"command":"test_final","count":1}')
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"[", b"\xff" * 300_000])
+def test_phrases_are_handed_on_as_they_came(payload: bytes) -> None:
+    assert read(PHRASES, payload) == SetPhrases(payload)
+
+
 def test_a_retained_command_is_refused() -> None:
     with pytest.raises(CommandError, match="Clear it with an empty retained message"):
         read_command(COMMAND, b'{"command":"reload"}', Settings(), retained=True)
@@ -158,7 +181,7 @@ def test_an_empty_message_is_nothing(name: str, retained: bool) -> None:
     assert read_command(name, b"", Settings(), retained=retained) is None
 
 
-@pytest.mark.parametrize("name", TOPICS)
+@pytest.mark.parametrize("name", set(TOPICS) - {PHRASES})
 def test_what_is_too_long_is_not_even_read(name: str) -> None:
     most = hotword_list.MOST_BYTES if name == HOTWORDS else MOST_BYTES
     assert f"{most + 1} bytes are no command" in refusal(name, b"1" * (most + 1))

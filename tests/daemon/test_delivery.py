@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from finals import final
 from harkd import delivery
 from harkd.delivery import AT_HAND, BLAMED_MOST, DISK_S, REFUSED_S, WINDOW, Delivery
+from harkd.events import PhraseMatch
 from harkd.messages import About, Message
 from harkd.outbox_file import Kept
 
@@ -182,7 +183,7 @@ def test_a_new_connection_gets_all_that_the_old_one_left_unanswered_in_order() -
     for ident in "abcdefgh":
         world.take(ident)
     world.work()
-    assert old.on("transcript") == list("abcdef")
+    assert old.on("transcript") == list("abcde")
     for mid, _ in old.unanswered[:5]:  # "a" and a part of "b"
         world.delivery.answered(mid, 0)
     world.delivery.disconnected()
@@ -224,8 +225,41 @@ def test_at_a_clean_exit_nothing_more_is_sent_but_answers_count() -> None:
     broker = world.connect()
     world.delivery.hold()
     world.answer()
-    assert broker.on("transcript") == names(*range(-9, -3))
-    assert sorted(world.disk.rows) == [-3, -2, -1, 0]
+    assert broker.on("transcript") == names(*range(-9, -4))
+    assert sorted(world.disk.rows) == [-4, -3, -2, -1, 0]
+
+
+# ----------------------------------------------------------------------------------- commands
+
+
+def test_a_command_is_sent_once_with_its_final_and_again_only_if_that_is() -> None:
+    world = World()
+    broker = world.connect()
+    match = PhraseMatch("lights on", "light_on", {}, 0.9, 0.1)
+    spoken = final("one", spoken_ns=round(world.now_s * 1e9))
+    world.delivery.take(replace(spoken, match=match))
+    world.work()
+    assert broker.on("transcript") == broker.on("command/light_on") == ["one"]
+    for mid, _ in broker.sent[:-1]:
+        world.delivery.answered(mid, 0)
+    assert world.disk.asked == []
+    world.delivery.answered(len(broker.sent), 0)
+    assert world.disk.asked == [("forget", 1)]
+
+
+def test_a_command_that_no_broker_took_in_time_is_never_sent() -> None:
+    world = World()
+    match = PhraseMatch("lights on", "light_on", {}, 0.9, 0.1)
+    spoken = final("one", spoken_ns=round(world.now_s * 1e9))
+    world.delivery.take(replace(spoken, match=match))
+    world.work()
+    world.connect()  # … and it does not answer
+    world.wait(30.1)
+    world.delivery.disconnected()
+    broker = world.connect()
+    world.answer()
+    assert broker.on("transcript/missed") == ["one"]
+    assert [message.topic for _, message in broker.sent] == [ABOUT.topic("transcript/missed")]
 
 
 # ---------------------------------------------------------------------------------------- age

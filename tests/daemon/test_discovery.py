@@ -79,7 +79,8 @@ def components(device: Device = KITCHEN) -> dict[str, dict[str, Any]]:
     """Each component as Home Assistant sees it: with what it takes from the device message."""
     payload = json.loads(told("device", device)[0].payload)
     shared = {key: payload[key] for key in ("availability", "availability_mode")}
-    return {name: shared | one for name, one in payload["components"].items()}
+    there = {name: one for name, one in payload["components"].items() if set(one) != {"platform"}}
+    return {name: shared | one for name, one in there.items()}
 
 
 def named(device_id: str) -> Device:
@@ -151,7 +152,7 @@ def test_any_device_id_makes_good_topics_and_unique_ids_of_a_moderate_size(
     messages = discovery.announcements(variant, prefix, device)
     assert sum(len(message.payload) for message in messages) < 20_000
     payloads = [json.loads(message.payload) for message in messages]
-    parts = payloads if variant == "component" else [*payloads[0]["components"].values()]
+    parts = payloads if variant == "component" else [*components(device).values()]
     assert len({part["unique_id"] for part in parts}) == len(parts) == 11
     assert len({part["default_entity_id"] for part in parts}) == len(parts)
     for message in messages:
@@ -311,9 +312,27 @@ def test_a_wake_word_is_an_event_and_a_light_only_where_there_is_one() -> None:
         assert NEEDED[platform] <= set(waking[name]) <= NEEDED[platform] | ANYWHERE
 
 
+def test_commands_are_events_of_the_intents_in_force() -> None:
+    device = replace(KITCHEN, intents=("light_on", "Licht aus"))
+    command = components(device)["command"]
+    assert command["state_topic"] == f"{ROOT}command/+", "one that it hears all of"
+    assert command["event_types"] == ["light_on", "Licht aus"]
+    assert command["default_entity_id"] == "event.harkd_kitchen_command"
+    assert NEEDED["event"] <= set(command) <= NEEDED["event"] | ANYWHERE
+    topic = "homeassistant/event/harkd_kitchen/command/config"
+    assert topic in {message.topic for message in told("component", device)}
+
+
+def test_without_intents_home_assistant_is_told_to_forget_the_entity() -> None:
+    """As its documentation asks: a component with a platform alone is removed."""
+    assert whole()["components"]["command"] == {"platform": "event"}
+    assert "command" not in components(KITCHEN)
+    assert not any("command/config" in message.topic for message in told("component"))
+
+
 def test_every_topic_of_every_variant_is_known() -> None:
     variants: list[Variant] = ["device", "component"]
-    device = replace(KITCHEN, wake=True)
+    device = replace(KITCHEN, wake=True, intents=("light_on",))
     used = {message.topic for variant in variants for message in told(variant, device)}
     assert discovery.possible_topics("homeassistant", KITCHEN) == used
 
@@ -357,3 +376,10 @@ def test_a_device_moves_only_where_it_goes_on_under_the_same_prefix_and_name() -
     assert discovery.moved(old, topics("device", "home/assistant", KITCHEN)) == set()
     assert discovery.moved(old, topics("component", "homeassistant", named("attic"))) == set()
     assert discovery.moved(old, set()) == set()
+
+
+def test_an_entity_that_is_gone_does_not_move() -> None:
+    with_commands = {m.topic for m in told("component", replace(KITCHEN, intents=("on",)))}
+    without = {m.topic for m in told("component", KITCHEN)}
+    assert len(with_commands - without) == 1
+    assert discovery.moved(with_commands - without, without) == set()

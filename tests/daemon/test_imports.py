@@ -29,6 +29,7 @@ LAYERS = [
         "model_package",
         "memory_need",
         "messages",
+        "final_messages",
         "counters",
         "commands",
         "live_settings",
@@ -60,14 +61,15 @@ LAYERS = [
     | {"recognizer", "recognizer.protocol"}
     | {"phrases", "settings_phrases", "phrases.template", "phrases.spoken", "phrases.numbers"}
     | {"phrases.builder", "phrases.graph", "phrases.tables", "phrases.source", "phrases.checking"}
-    | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"},
+    | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"}
+    | {"phrases.sent"},
     # Edges: each wraps one thing of the world.
     {"capture", "device_probe", "devices", "audio", "microphone", "segmenter", "segment"}
     | {"wake_word", "wake_models", "waking"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
     | {"sound_server", "alsa_open"}
-    | {"muting", "kept_options"}
+    | {"muting", "kept_options", "kept_phrases", "phrase_book"}
     | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
     | {"second_look", "recognizer.silero"}
@@ -97,7 +99,7 @@ LAYERS = [
     | {"service_steps", "service_home", "service_needs"},
     {"pipeline", "listening", "recognizing", "recognition", "phrase_matching", "virtual_time"}
     | {"sinks", "transcribe", "transcribe_many"}
-    | {"control", "answers", "health", "debug_capture"}
+    | {"control", "answers", "phrase_commands", "health", "debug_capture"}
     | {"vitals", "metrics", "overload"}
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot", "bench_memory"},

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harkd import messages
+from harkd import final_messages, messages
 from harkd.events import (
     AwakeChanged,
     Final,
     Partial,
+    PhraseMatch,
     Rejected,
     RejectReason,
     State,
@@ -23,6 +24,7 @@ from harkd.events import (
     Word,
 )
 from harkd.messages import About, Message, utc
+from harkd.redaction import redacted
 
 ROOT = "harkd/kitchen"
 ABOUT = About(
@@ -202,7 +204,7 @@ def test_the_promised_reasons_are_among_the_reasons() -> None:
 
 
 def test_a_final_has_these_keys_and_no_others() -> None:
-    transcript, *_ = messages.final(ABOUT, FINAL, after_s(0.4124))
+    transcript, *_ = final_messages.final(ABOUT, FINAL, after_s(0.4124))
     assert (transcript.topic, transcript.qos, transcript.retain) == (f"{ROOT}/transcript", 1, False)
     assert decoded(transcript) == {
         "event_type": "final",
@@ -222,13 +224,13 @@ def test_a_final_has_these_keys_and_no_others() -> None:
 
 
 def test_a_final_that_nobody_said_says_so_and_no_other_does() -> None:
-    transcript, *_ = messages.final(ABOUT, replace(FINAL, test=True), after_s(0.4))
+    transcript, *_ = final_messages.final(ABOUT, replace(FINAL, test=True), after_s(0.4))
     assert decoded(transcript)["test"] is True
 
 
 def test_words_are_there_only_where_the_model_gives_them() -> None:
     words = (Word("Turn", 0.1234, 0.31), Word("on", 0.31, 0.4))
-    transcript, *_ = messages.final(ABOUT, replace(FINAL, words=words), after_s(0.4))
+    transcript, *_ = final_messages.final(ABOUT, replace(FINAL, words=words), after_s(0.4))
     assert decoded(transcript)["words"] == [
         {"word": "Turn", "start_s": 0.12, "end_s": 0.31},
         {"word": "on", "start_s": 0.31, "end_s": 0.4},
@@ -236,7 +238,7 @@ def test_words_are_there_only_where_the_model_gives_them() -> None:
 
 
 def test_a_final_goes_to_transcript_then_as_text_then_retained_as_the_last() -> None:
-    transcript, text, last = messages.final(ABOUT, FINAL, after_s(0.4))
+    transcript, text, last = final_messages.final(ABOUT, FINAL, after_s(0.4))
     assert text.topic == f"{ROOT}/transcript/text"
     assert (text.qos, text.retain) == (1, False)
     assert text.payload == b"Turn on the kitchen light."
@@ -246,12 +248,90 @@ def test_a_final_goes_to_transcript_then_as_text_then_retained_as_the_last() -> 
 
 
 def test_without_retain_last_nothing_is_kept_by_the_broker() -> None:
-    sent = messages.final(replace(ABOUT, retain_last=False), FINAL, after_s(0.4))
+    sent = final_messages.final(replace(ABOUT, retain_last=False), FINAL, after_s(0.4))
     assert [message.topic for message in sent] == [
         f"{ROOT}/transcript",
         f"{ROOT}/transcript/text",
     ]
     assert not any(message.retain for message in sent)
+
+
+# ------------------------------------------------------------------ commands
+
+MATCH = PhraseMatch(
+    phrase="turn on the kitchen light",
+    intent="light_on",
+    slots={"lamp": "light.kitchen", "percent": 50, "degrees": 21.5},
+    score=0.87654,
+    margin=-0.01239,
+)
+COMMAND = replace(FINAL, match=MATCH, open_text="Turn on the chicken light.")
+
+
+def test_a_final_that_is_a_phrase_says_which_and_what_was_heard_without_phrases() -> None:
+    transcript, *_ = final_messages.final(ABOUT, COMMAND, after_s(0.4))
+    plain, *_ = final_messages.final(ABOUT, FINAL, after_s(0.4))
+    assert decoded(transcript) == {
+        **decoded(plain),
+        "match": {
+            "phrase": "turn on the kitchen light",
+            "intent": "light_on",
+            "slots": {"lamp": "light.kitchen", "percent": 50, "degrees": 21.5},
+            "score": 0.877,
+            "margin": -0.012,
+        },
+        "open_text": "Turn on the chicken light.",
+    }
+
+
+def test_its_open_text_is_missing_where_it_is_private() -> None:
+    private = redacted(COMMAND)
+    assert isinstance(private, Final)
+    sent = final_messages.final(ABOUT, private, after_s(0.4))
+    assert b'"intent":"light_on"' in sent[0].payload
+    assert not any(b"open_text" in each.payload or b"chicken" in each.payload for each in sent)
+
+
+def test_a_command_has_a_topic_of_its_own_behind_the_transcript_and_is_not_kept() -> None:
+    transcript, command, text, last = final_messages.final(ABOUT, COMMAND, after_s(10.5))
+    assert transcript.topic == f"{ROOT}/transcript"
+    assert command.topic == f"{ROOT}/command/light_on"
+    assert (command.qos, command.retain, command.expiry_s) == (1, False, 20)
+    assert (text.topic, last.topic) == (f"{ROOT}/transcript/text", f"{ROOT}/transcript/last")
+
+
+def test_a_command_has_these_keys_and_no_others() -> None:
+    _, command, *_ = final_messages.final(ABOUT, COMMAND, after_s(0.4124))
+    assert decoded(command) == {
+        "event_type": "light_on",
+        "id": FINAL.id,
+        "phrase": "turn on the kitchen light",
+        "intent": "light_on",
+        "slots": {"lamp": "light.kitchen", "percent": 50, "degrees": 21.5},
+        "score": 0.877,
+        "margin": -0.012,
+        "text": "Turn on the kitchen light.",
+        "started_at": "2026-11-22T18:04:05.120Z",
+        "ended_at": "2026-11-22T18:04:06.980Z",
+        "latency_ms": 412,
+        "device_id": "kitchen",
+    }
+
+
+def test_a_command_that_nobody_said_says_so() -> None:
+    _, command, *_ = final_messages.final(ABOUT, replace(COMMAND, test=True), after_s(0.4))
+    assert decoded(command)["test"] is True
+
+
+@pytest.mark.parametrize("now_ns", [after_s(30) + 1, after_s(86_400), None])
+def test_a_late_command_is_none(now_ns: int | None) -> None:
+    (missed,) = final_messages.final(ABOUT, COMMAND, now_ns)
+    assert missed.topic == f"{ROOT}/transcript/missed"
+    assert b'"intent":"light_on"' in missed.payload
+
+
+def test_a_final_is_no_more_messages_than_is_reckoned_with() -> None:
+    assert len(final_messages.final(ABOUT, COMMAND, after_s(0.4))) == final_messages.MOST
 
 
 # ------------------------------------------------------------------ late finals
@@ -263,25 +343,25 @@ def test_without_retain_last_nothing_is_kept_by_the_broker() -> None:
 def test_the_expiry_is_what_is_left_of_max_age_in_whole_seconds(
     age_s: float, expiry_s: int
 ) -> None:
-    transcript, text, _ = messages.final(ABOUT, FINAL, after_s(age_s))
+    transcript, text, _ = final_messages.final(ABOUT, FINAL, after_s(age_s))
     assert transcript.expiry_s == text.expiry_s == expiry_s
 
 
 def test_a_final_of_exactly_max_age_is_on_time_with_the_least_expiry() -> None:
-    transcript, *_ = messages.final(ABOUT, FINAL, after_s(30))
+    transcript, *_ = final_messages.final(ABOUT, FINAL, after_s(30))
     assert transcript.topic == f"{ROOT}/transcript"
     assert transcript.expiry_s == 1, "0 would mean: never"
     assert decoded(transcript)["late"] is False
 
 
 def test_a_nanosecond_older_and_it_goes_to_missed_alone() -> None:
-    (missed,) = messages.final(ABOUT, FINAL, after_s(30) + 1)
+    (missed,) = final_messages.final(ABOUT, FINAL, after_s(30) + 1)
     assert (missed.topic, missed.qos, missed.retain) == (f"{ROOT}/transcript/missed", 1, False)
     assert missed.expiry_s is None
     value = decoded(missed)
     assert value["late"] is True
     assert value["latency_ms"] == 30_000
-    on_time, *_ = messages.final(ABOUT, FINAL, after_s(1))
+    on_time, *_ = final_messages.final(ABOUT, FINAL, after_s(1))
     assert set(value) == set(decoded(on_time))
 
 
@@ -305,7 +385,7 @@ def test_a_time_reads_back_as_the_same_moment(naive: datetime, zone: object) -> 
 
 def test_text_is_written_as_it_is_not_escaped() -> None:
     final = replace(FINAL, text="Schalte das Küchenlicht ein – 灯をつけて 💡")
-    transcript, text, _ = messages.final(ABOUT, final, after_s(0))
+    transcript, text, _ = final_messages.final(ABOUT, final, after_s(0))
     assert final.text.encode() in transcript.payload
     assert text.payload == final.text.encode()
 
@@ -313,7 +393,7 @@ def test_text_is_written_as_it_is_not_escaped() -> None:
 @given(st.text())
 def test_any_text_is_valid_json_and_reads_back_the_same(text: str) -> None:
     final = replace(FINAL, text=text, words=(Word(text, 0, 1),))
-    transcript, alone, last = messages.final(ABOUT, final, after_s(0))
+    transcript, alone, last = final_messages.final(ABOUT, final, after_s(0))
     assert decoded(transcript)["text"] == decoded(last)["text"] == text
     assert decoded(transcript)["words"] == [{"word": text, "start_s": 0, "end_s": 1}]
     assert alone.payload.decode("utf-8") == text
@@ -324,7 +404,7 @@ def test_any_text_is_valid_json_and_reads_back_the_same(text: str) -> None:
 
 def test_a_final_of_unknown_age_is_late_and_has_no_latency() -> None:
     """As one that was said before the machine started."""
-    (missed,) = messages.final(ABOUT, FINAL, None)
+    (missed,) = final_messages.final(ABOUT, FINAL, None)
     assert missed.topic == f"{ROOT}/transcript/missed"
     assert (missed.qos, missed.retain, missed.expiry_s) == (1, False, None)
     payload = decoded(missed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from harkd.events import (
     Event,
     Final,
     Partial,
+    PhraseMatch,
     Rejected,
     RejectReason,
     State,
@@ -25,6 +27,14 @@ FINAL = Final(
 def test_a_final_becomes_a_rejection_that_tells_when_and_how_long() -> None:
     told = redacted(FINAL)
     assert told == Rejected("id-1", RejectReason.PRIVATE, NOW, 1.5)
+    assert "secret" not in repr(told)
+
+
+def test_a_final_that_is_a_phrase_keeps_its_words_and_loses_the_open_text() -> None:
+    match = PhraseMatch("turn on the lamp", "light_on", {"lamp": "lamp"}, 0.9, 0.1)
+    final = replace(FINAL, text="Turn on the lamp.", match=match, open_text="a secret lump")
+    told = redacted(final)
+    assert told == replace(final, open_text="", words=())
     assert "secret" not in repr(told)
 
 

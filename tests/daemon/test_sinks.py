@@ -8,12 +8,13 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from harkd.events import Final, Rejected, RejectReason, State, StateChanged
+from harkd.events import Final, PhraseMatch, Rejected, RejectReason, State, StateChanged
 from harkd.messages import About, Message
 from harkd.sinks import EventPrinter, MicrophoneAvailability, MicrophoneHint, log_event
 
@@ -54,6 +55,16 @@ def test_each_event_is_one_json_line_with_its_topic(monkeypatch: pytest.MonkeyPa
     assert (state["topic"], state["state"]) == ("state", "listening")
     assert (final["topic"], final["text"]) == ("transcript/missed", "Licht an, „bitte“.")
     assert (rejected["topic"], rejected["reason"]) == ("transcript/rejected", "no_speech")
+
+
+def test_the_line_of_a_final_that_is_a_phrase_tells_what_it_stands_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    log_event(replace(FINAL, match=PhraseMatch("licht an", "light_on", {"lamp": "bed"}, 0.9, 0.1)))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("\"Licht an, „bitte“.\", light_on {'lamp': 'bed'} (1.0 s")
+    assert record.__dict__["fields"]["intent"] == "light_on"
 
 
 def test_a_reader_that_leaves_is_told_once_and_does_no_harm(

@@ -19,7 +19,7 @@ and a `Fault` for everything that cannot be meant. Any thread; reads no file its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -43,6 +43,8 @@ BLOCK_WITHOUT_EFFECT: Final = frozenset(
         *("inferred_domain", "name_domains", "example_sentence"),
     }
 )
+LONGEST_INTENT: Final = 100
+"""Characters of an intent's name."""
 MOST_TEMPLATES: Final = 20_000
 """More are not written by people, and would take minutes."""
 
@@ -75,6 +77,10 @@ class FileReader:
                 place = Place(source=str(path))
                 self.faults.append(Fault(place=place, text='is empty; write "intents:" and some'))
             return
+        self.read_node(nodes, root, also=OPTIONS if inline else frozenset())
+
+    def read_node(self, nodes: Nodes, root: yaml.Node, also: Collection[str]) -> None:
+        """Read what `read` has composed; names in `also` mean something elsewhere."""
         parts: dict[str, Callable[[Nodes, yaml.Node], None]] = {
             "language": self._language,
             "intents": self._intents,
@@ -85,8 +91,12 @@ class FileReader:
         for name, key, node in nodes.entries(root, "phrases files"):
             if name in parts:
                 parts[name](nodes, node)
-            elif name not in WITHOUT_EFFECT and not (inline and name in OPTIONS):
+            elif name not in WITHOUT_EFFECT and name not in also:
                 nodes.fault(key, f'unknown key "{name}"{near(name, parts, "intents")}')
+
+    def place_of_list(self, name: str) -> Place:
+        """Return where a list was defined."""
+        return self._places["lists", name]
 
     def source(self) -> PhraseSource:
         """Return what was read."""
@@ -104,13 +114,14 @@ class FileReader:
 
     def _intents(self, nodes: Nodes, node: yaml.Node) -> None:
         for name, key, blocks in nodes.entries(node, "intents"):
-            if not name.strip() or any(letter in "/#+" or letter < " " for letter in name):
-                nodes.fault(key, 'an intent\'s name is in topics; use no "/", "#" or "+" in it')
+            if words := _no_topic_level(name):
+                nodes.fault(key, f"an intent's name is in topics; {words}")
                 continue
             for template in self._templates_of(nodes, name, blocks):
                 self._templates.append(template)
                 if len(self._templates) == MOST_TEMPLATES + 1:
                     nodes.fault(key, f"more than {MOST_TEMPLATES} templates; write fewer")
+                    return
 
     def _templates_of(self, nodes: Nodes, intent: str, node: yaml.Node) -> Iterator[Template]:
         if isinstance(node, yaml.MappingNode):  # as Home Assistant has it
@@ -190,3 +201,15 @@ class FileReader:
         for item in nodes.items(node, "words, as in [please, now]"):
             if written := nodes.text(item, "words"):
                 self._skip_words.append(written)
+
+
+def _no_topic_level(name: str) -> str:
+    """Return why a name can be no level of a topic, and the mend; else ""."""
+    if not name.strip():
+        return "write one"
+    # Brokers may refuse control characters and what is no character (MQTT 5, 1.5.4).
+    if any(letter in "/#+" or not letter.isprintable() for letter in name):
+        return 'use no "/", "#" or "+" in it, and nothing that cannot be seen'
+    if len(name) > LONGEST_INTENT:
+        return f"write one of {LONGEST_INTENT} characters at most"
+    return ""

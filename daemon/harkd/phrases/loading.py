@@ -1,6 +1,6 @@
 """The phrases of a daemon: its files, read and compiled, and kept on the disk where that took long.
 
-In: the section ``phrases`` of the settings, the settings file, lists that came over MQTT. Out:
+In: the section ``phrases`` of the settings, the settings file, what came over MQTT. Out:
 `PhraseSet`. It never changes: what is loaded anew is another one, so the old one stays in force
 where the new one has faults. Any thread; waits for the disk.
 """
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
+import weakref
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from harkd.phrases.builder import Action, SlotValue
 from harkd.phrases.compiling import compile_phrases, faulty
 from harkd.phrases.file import FileReader
 from harkd.phrases.graph import PhraseGraph
+from harkd.phrases.sent import Sent, placed
 from harkd.phrases.source import AnyList, text_list
 from harkd.phrases.tables import Phrase, Tables
 from harkd.settings_file import expand, quoted, read_bytes
@@ -36,6 +39,10 @@ SLOW_S: Final = 1.0
 MOST_KEPT: Final = 4
 """Graphs on the disk; older ones are removed."""
 _FORMAT: Final = f"1 {__version__}"
+
+_one_at_a_time: Final = threading.Lock()
+_in_use: Final = weakref.WeakValueDictionary[str, PhraseGraph]()
+"""Graphs by the hash of what they were made of."""
 
 Given = Sequence[SlotValue | Mapping[str, Any]]
 """A list's values, as they came: texts, or ``{"in": …, "out": …}``."""
@@ -70,19 +77,23 @@ def load(
     settings_file: Path | None,
     *,
     lists: Mapping[str, Given] | None = None,
+    sent: Sent | None = None,
     keep_in: Path | None = None,
 ) -> PhraseSet | None:
     """Return the phrases of the settings; None where there are none.
 
-    `lists` stand in place of those with their names. What took longer than `SLOW_S` is kept in the
-    folder `keep_in`, by the hash of all that it was made of.
+    `lists` stand in place of those with their names, and what was sent over MQTT in place of these,
+    or of everything. What took longer than `SLOW_S` is kept in the folder `keep_in`, by the hash of
+    all that it was made of.
 
     Raises:
         PhrasesError: They have faults; `message` has all of them, one a line, with their places.
     """
+    if sent and sent.scope == "all":
+        return load_files([], sent=sent, keep_in=keep_in)
     inline = settings_file if settings_file and settings_file.exists() else None
     files = phrase_files(options.file, settings_file.parent if settings_file else Path())
-    return load_files(files, inline=inline, lists=lists, keep_in=keep_in)
+    return load_files(files, inline=inline, lists=lists, sent=sent, keep_in=keep_in)
 
 
 def phrase_files(named: str, folder: Path) -> list[Path]:
@@ -111,28 +122,47 @@ def load_files(
     *,
     inline: Path | None = None,
     lists: Mapping[str, Given] | None = None,
+    sent: Sent | None = None,
     keep_in: Path | None = None,
 ) -> PhraseSet | None:
-    """As `load`, of these files, and what the settings file `inline` has."""
+    """As `load`, of these files, and what the settings file `inline` has.
+
+    One set at a time, and what is in use already is not made again: several microphones share it.
+    """
+    with _one_at_a_time:
+        return _load_files(files, inline, lists or {}, sent, keep_in)
+
+
+def _load_files(
+    files: Sequence[Path],
+    inline: Path | None,
+    lists: Mapping[str, Given],
+    sent: Sent | None,
+    keep_in: Path | None,
+) -> PhraseSet | None:
     begun = time.monotonic()
+    if sent and sent.scope == "nothing":
+        sent = None
     texts = {path: _read(path) for path in ([inline] if inline else []) + list(files)}
-    digest = _digest(texts, lists or {})
+    digest = _digest(texts, lists, sent)
     kept = keep_in and keep_in / f"{digest}.phrases"
-    graph = _recalled(kept) if kept else None
+    recalled = False
+    graph = _in_use.get(digest)
+    if graph is None and kept:
+        graph = _recalled(kept)
+        recalled = graph is not None
     if graph is None:
-        graph = _compiled(texts, inline, lists or {})
+        graph = _compiled(texts, inline, lists, sent)
         took_s = time.monotonic() - begun
         if kept and took_s > SLOW_S:
             _keep(kept, graph)
-        recalled = False
-    else:
-        recalled = True
+    _in_use[digest] = graph
     if not graph.phrases:
         return None
     return PhraseSet(
         graph=graph,
         files=tuple(texts),
-        lists=dict(lists or {}),
+        lists=dict(lists),
         compiled_s=time.monotonic() - begun,
         kept=recalled,
     )
@@ -152,7 +182,10 @@ def _read(path: Path) -> str:
 
 
 def _compiled(
-    texts: Mapping[Path, str], inline: Path | None, lists: Mapping[str, Given]
+    texts: Mapping[Path, str],
+    inline: Path | None,
+    lists: Mapping[str, Given],
+    sent: Sent | None,
 ) -> PhraseGraph:
     reader = FileReader()
     for path, text in texts.items():
@@ -169,8 +202,12 @@ def _compiled(
             given[name] = text_list(name, values)
         except ValueError as exc:
             wrong.append(f"{exc}; correct it")
+    source = source.with_lists(given)
+    if sent:
+        read_sent = sent.read(reader.faults)
+        source = read_sent.source() if sent.scope == "all" else placed(read_sent, source)
     try:
-        graph = compile_phrases(source.with_lists(given))
+        graph = compile_phrases(source)
     except PhrasesError as exc:
         read = [str(faulty(reader.faults))] if reader.faults else []
         raise PhrasesError("\n".join([*read, str(exc), *wrong])) from exc
@@ -195,10 +232,12 @@ class _Kept(msgspec.Struct):
     ends: bytes
 
 
-def _digest(texts: Mapping[Path, str], lists: Mapping[str, Given]) -> str:
+def _digest(texts: Mapping[Path, str], lists: Mapping[str, Given], sent: Sent | None) -> str:
     parts = [_FORMAT, *(f"{path}\0{text}" for path, text in texts.items())]
     hashed = hashlib.sha256(msgspec.json.encode(parts))
     hashed.update(msgspec.json.encode(sorted(lists.items())))
+    if sent:
+        hashed.update(msgspec.json.encode([sent.scope, sent.text]))
     return hashed.hexdigest()[:32]
 
 

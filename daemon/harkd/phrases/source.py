@@ -60,6 +60,11 @@ class Scope:
     rules: Mapping[str, Written] = field(default_factory=dict)
     """What ``<name>`` means."""
 
+    def with_lists(self, lists: Mapping[str, AnyList]) -> Scope:
+        """Return the same with others in place of those of its lists that have their names."""
+        own = {name: lists.get(name, found) for name, found in self.lists.items()}
+        return replace(self, lists=own)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
@@ -92,8 +97,14 @@ class PhraseSource:
 
     def with_lists(self, lists: Mapping[str, AnyList]) -> PhraseSource:
         """Return the same with other lists in place of those with their names."""
+        if not lists:
+            return self
         scope = replace(self.scope, lists={**self.scope.lists, **lists})
-        return replace(self, scope=scope)
+        # The templates of a block share its scope, which is compiled once.
+        owns = {id(template.own): template.own for template in self.templates}
+        new = {key: own.with_lists(lists) for key, own in owns.items()}
+        templates = tuple(replace(each, own=new[id(each.own)]) for each in self.templates)
+        return replace(self, scope=scope, templates=templates)
 
 
 def text_list(name: str, values: Sequence[SlotValue | Mapping[str, Any]]) -> TextList:
