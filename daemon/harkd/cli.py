@@ -101,7 +101,7 @@ def run(
             """Read the same file; or look for one again, where there was none."""
             return read_settings(path or find_file(None, os.environ), verbose=verbose)
 
-        options = app.RunOptions(source, rate, channels, print_events, only)
+        options = app.RunOptions(source, rate, channels, print_events, only, path)
         code = app.run(settings, options, stopper, reread)
     sys.exit(code)
 

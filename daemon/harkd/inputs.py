@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from harkd import __version__, logs
 from harkd.audio import FileSource, StdinSource
@@ -29,6 +30,8 @@ from harkd.mqtt_address import Address
 from harkd.mqtt_side import MqttSide, WasSet
 from harkd.muting import DroppingSource, MutableSource
 from harkd.overload import Overload
+from harkd.phrase_book import PhraseBook
+from harkd.phrase_matching import matching_for
 from harkd.pipeline import Pipeline
 from harkd.recognizer.protocol import Recognizer
 from harkd.redaction import redacted
@@ -58,6 +61,8 @@ class RunOptions:
     """Write each event to stdout as a JSON line, too."""
     only: str = ""
     """The one input to run, by its name; empty for all."""
+    settings_file: Path | None = None
+    """Where the settings stand, and phrases may; None where there is no such file."""
 
 
 class Input:
@@ -73,6 +78,7 @@ class Input:
 
     Raises:
         AudioError: The source is not to be had.
+        PhrasesError: The phrases of the settings have faults.
     """
 
     def __init__(
@@ -99,6 +105,8 @@ class Input:
         self._counters = Counters()
         self._meters = Meter(), Meter()  # of the daemon, of the capture process
         self._sinks: list[Sink] = []
+        self._early: list[str] | None = []  # what is to be told once there is an MQTT side
+        self._book = self._context.run(self._read_phrases)
         self._gate = WakeGate() if wanted_words(settings.wake) else None
         self.in_force = self._was_set.over(settings)
         """The settings with what was set over MQTT before."""
@@ -189,8 +197,12 @@ class Input:
             reread=self._reread,
             sink=self._tell,
             gate=self._gate,
+            book=self._book,
         )
         publisher, control = self.side.publisher, self.side.control
+        early, self._early = self._early or (), None
+        for text in early:
+            self.side.answers.report(text)
         self.vitals = InputVitals(self._about.device_id, self._counters, publisher, control)
         self._sinks += [self.side.hear, self.vitals.hear, log_event, *sinks]
         if self._options.print_events:
@@ -198,6 +210,8 @@ class Input:
             self._ending.callback(printer.close)
             self._sinks.append(printer)
         self._ending.callback(self.side.stop)
+        self._ending.callback(self._book.stop)
+        self._book.start()
         self._tell(StateChanged(State.STARTING, datetime.now(UTC)))
         self.side.start()
 
@@ -222,6 +236,8 @@ class Input:
             second_look=second_look,
             gate=self._gate,
         )
+        self._book.on_change.append(lambda book: self._use_phrases(book, recognizer))
+        self._use_phrases(self._book, recognizer)
         microphone = self.source if isinstance(self.source, Microphone) else None
         self.vitals.attach(self.pipeline, microphone)
         overload = Overload(lambda: self.pipeline.waiting, self.side.answers.report)
@@ -231,6 +247,25 @@ class Input:
         control.start()
         health.start()
         self._ending.callback(health.stop)
+
+    def _read_phrases(self) -> PhraseBook:
+        """Return the phrases in force. Raises PhrasesError."""
+        folder = state_dir(self._settings.state, os.environ)
+        options, file = self._was_set.over(self._settings).phrases, self._options.settings_file
+        book = PhraseBook(options, file, folder, report=self._report)
+        book.load()
+        return book
+
+    def _report(self, text: str) -> None:
+        """Tell an error that answers no message; before there is an MQTT side, once there is."""
+        if self._early is None:
+            self.side.answers.report(text)
+        else:
+            self._early.append(text)
+
+    def _use_phrases(self, book: PhraseBook, recognizer: Recognizer) -> None:
+        """Find what is in force now. On the book's thread, and once before all listens."""
+        self.pipeline.use_phrases(matching_for(book.current, book.mode, recognizer))
 
     def _debug_capture(self) -> DebugCapture:
         """Return what keeps audio for `save_audio`, and let the MQTT side obey that."""
