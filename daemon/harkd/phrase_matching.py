@@ -11,8 +11,9 @@ import logging
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from harkd.errors import ModelError
 from harkd.events import PhraseMatch, RejectReason
@@ -62,8 +63,7 @@ class PhraseMatching:
         self.only = mode == "only"
         """Whether nothing else is to be heard."""
         self._graph = graph
-        self._scorer = scorer_for(graph, recognizer)
-        self._asking = threading.Lock()  # the automaton grows while it is walked
+        self._asking = asking_of(graph, recognizer)
 
     def look(self, stream: Stream, hypothesis: Hypothesis) -> Matched | None:
         """Return the phrase that was said, or None.
@@ -75,10 +75,11 @@ class PhraseMatching:
         Raises:
             RecognitionError: The model failed on this audio.
         """
-        if self._scorer is None or not isinstance(stream, PhraseStream):
+        asking = self._asking
+        if asking is None or not isinstance(stream, PhraseStream):
             return self._in_text(hypothesis)
-        with self._asking:
-            scores = stream.phrases(self._scorer)
+        with asking.lock:
+            scores = stream.phrases(asking.scorer)
         if (best := matched(scores)) is None:
             return None
         meant = self._graph.interpret(best.arcs)
@@ -126,8 +127,34 @@ def phrase_match(meant: Match, score: float, margin: float) -> PhraseMatch:
     return PhraseMatch(meant.phrase, meant.intent, dict(meant.slots), score, margin)
 
 
-def scorer_for(graph: PhraseGraph, recognizer: Recognizer) -> PhraseScorer | None:
+@dataclass(eq=False)
+class Asking:
+    """What asks a model for phrases, for all microphones that hear the same ones."""
+
+    scorer: PhraseScorer
+    """Its automaton grows while it is walked."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """So one walks at a time."""
+
+
+_making = threading.Lock()
+_asking: WeakValueDictionary[tuple[int, int], Asking] = WeakValueDictionary()
+
+
+def asking_of(graph: PhraseGraph, recognizer: Recognizer) -> Asking | None:
     """Return what asks the model, ready for the first segment; None where it cannot be asked."""
+    with _making:
+        key = id(graph), id(recognizer)  # what is kept here holds the graph
+        if kept := _asking.get(key):
+            return kept
+        if scorer := scorer_for(graph, recognizer):
+            made = _asking[key] = Asking(scorer)
+            return made
+    return None
+
+
+def scorer_for(graph: PhraseGraph, recognizer: Recognizer) -> PhraseScorer | None:
+    """Return a scorer; None where the model cannot be asked."""
     if not isinstance(recognizer, PhraseRecognizer):
         log.info(
             "%s cannot be asked how well phrases fit: only text that is a phrase is one",

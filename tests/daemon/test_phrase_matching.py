@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from fakes import FakeRecognizer, FakeStream, ScriptedSource, frames_of, is_loud
+from harkd import phrase_matching
 from harkd.audio import AudioBlock, SourceOpened
 from harkd.errors import ModelError, RecognitionError
 from harkd.events import Event, Final, Partial, PhraseMatch, Rejected, RejectReason
@@ -268,6 +270,18 @@ def test_a_package_that_is_too_old_is_told_once(caplog: pytest.LogCaptureFixture
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "make it again" in record.getMessage().lower()
+
+
+def test_microphones_that_hear_the_same_phrases_share_what_asks_the_model() -> None:
+    recognizer = ScoringRecognizer()
+    one, other = (PhraseMatching(HOUSE, recognizer, mode) for mode in ("prefer", "only"))
+    assert one._asking is other._asking is not None
+    assert PhraseMatching(HOUSE, ScoringRecognizer())._asking is not one._asking
+    key = id(HOUSE), id(recognizer)
+    assert key in phrase_matching._asking
+    del one, other
+    gc.collect()
+    assert key not in phrase_matching._asking, "it is kept as long as it is used"
 
 
 def test_other_text_of_such_a_model_is_no_phrase() -> None:
