@@ -67,9 +67,15 @@ def announcements(variant: Variant, prefix: str, device: Device) -> list[Message
     }
     components = _components(device)
     if variant == "device":
-        gone = {} if device.intents else {"command": {"platform": "event"}}
+        # Home Assistant keeps what a new announcement leaves out, and removes what has nothing
+        # but its platform. Where it was never there, that does nothing.
+        absent = {
+            name: {"platform": component["platform"]}
+            for name, component in _all_components(device).items()
+            if name not in components
+        }
         # What a component does not say itself, it takes from here.
-        whole = common | _available(device) | {"components": components | gone}
+        whole = common | _available(device) | {"components": components | absent}
         return [_announcement(_device_topic(prefix, device.node), whole)]
     if variant == "component":
         return [
@@ -84,8 +90,7 @@ def announcements(variant: Variant, prefix: str, device: Device) -> list[Message
 
 def possible_topics(prefix: str, device: Device) -> set[str]:
     """Return every topic on which any variant announces this device."""
-    whole = replace(device, wake=True, intents=("any",))
-    parts = ((part["platform"], name) for name, part in _components(whole).items())
+    parts = ((part["platform"], name) for name, part in _all_components(device).items())
     topics = {_component_topic(prefix, device.node, platform, name) for platform, name in parts}
     return topics | {_device_topic(prefix, device.node)}
 
@@ -190,6 +195,11 @@ def _components(device: Device) -> dict[str, Payload]:
     }
 
 
+def _all_components(device: Device) -> dict[str, Payload]:
+    """Return what it would show with everything turned on."""
+    return _components(replace(device, wake=True, intents=("any",)))
+
+
 def _spoken(device: Device) -> dict[str, Payload]:
     about = device.about
     last = about.topic("transcript/last" if about.retain_last else "transcript")
@@ -231,7 +241,7 @@ def _command(device: Device) -> dict[str, Payload]:
 def _wake(device: Device) -> dict[str, Payload]:
     about = device.about
     return {
-        "wake": {
+        "wake_word": {
             "platform": "event",
             "name": "Wake word",
             "state_topic": about.topic("wake"),

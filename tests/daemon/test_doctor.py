@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from harkd import doctor
+from harkd import doctor, doctor_voice
 from harkd.audio import SourceOpened
 from harkd.capture_choice import choose_device
 from harkd.capture_errors import CaptureError
@@ -41,9 +41,17 @@ from harkd.doctor import (
 )
 from harkd.doctor_check import Check, Status
 from harkd.doctor_speed import check_speed
+from harkd.doctor_voice import check_voice
 from harkd.errors import AudioError, HarkdError, ModelMissingError, SettingsError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
-from harkd.settings import AudioSettings, ModelsSettings, RecognizerSettings, Settings, WakeSettings
+from harkd.settings import (
+    AudioSettings,
+    ModelsSettings,
+    RecognizerSettings,
+    Settings,
+    VadSettings,
+    WakeSettings,
+)
 
 NOBODY = 65534
 
@@ -376,6 +384,30 @@ def test_signal_processing_that_is_on_needs_its_library(monkeypatch: pytest.Monk
         list(check_signal(wanted))
 
 
+def test_the_second_look_is_tried_where_it_is_on() -> None:
+    (check,) = check_voice(Settings())
+    assert check.status is Status.OK
+    assert re.fullmatch(r"Silero VAD: .*% of a core while somebody speaks", check.what)
+    assert not list(check_voice(Settings(vad=VadSettings(second_look=False))))
+
+
+def test_without_the_second_look_there_is_a_warning_with_its_mend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The daemon runs all the same."""
+    monkeypatch.setattr(doctor_voice, "find_network", lambda: None)
+    (missing,) = check_voice(Settings())
+    assert missing.status is Status.WARN
+    assert "pip install" in missing.mend
+    damaged = tmp_path / "silero_vad.onnx"
+    damaged.write_bytes(b"no network")
+    monkeypatch.setattr(doctor_voice, "find_network", lambda: damaged)
+    (broken,) = check_voice(Settings())
+    assert broken.status is Status.WARN
+    assert "silero_vad.onnx" in broken.what
+    assert "--force-reinstall" in broken.mend
+
+
 def test_wake_words_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = Settings(wake=WakeSettings(word="alexa"))
     monkeypatch.setitem(sys.modules, "pymicro_wakeword", None)
@@ -522,7 +554,7 @@ def test_each_fault_is_one_line_and_the_other_checks_still_run(
         raise ModelMissingError("no model", "pull it")
         yield
 
-    for name in ("system", "clock", "sound", "microphone", "broker"):
+    for name in ("system", "clock", "sound", "microphone", "voice", "broker"):
         monkeypatch.setattr(
             doctor, f"check_{name}", lambda _, name=name: iter([Check(name, Status.OK, "fine")])
         )
@@ -533,10 +565,11 @@ def test_each_fault_is_one_line_and_the_other_checks_still_run(
         "clock",
         "sound",
         "microphone",
+        "voice",
         "model",
         "broker",
     ]
-    assert found[4] == Check("model", Status.FAIL, "no model", "pull it")
+    assert found[5] == Check("model", Status.FAIL, "no model", "pull it")
 
 
 def test_it_does_not_send_its_reader_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -549,7 +582,7 @@ def test_it_does_not_send_its_reader_to_itself(monkeypatch: pytest.MonkeyPatch) 
         yield
 
     monkeypatch.setattr(doctor, "listen", without)
-    for name in ("system", "clock", "sound", "model", "broker"):
+    for name in ("system", "clock", "sound", "voice", "model", "broker"):
         monkeypatch.setattr(doctor, f"check_{name}", lambda _: iter(()))
     found = list(examine(Settings()))
     assert [check.what for check in found] == [
@@ -582,7 +615,7 @@ def test_each_of_several_inputs_is_looked_at_by_its_name(monkeypatch: pytest.Mon
             raise AudioError("it is gone", "plug it in")
         yield Check("microphone", Status.OK, settings.audio.device)
 
-    for name in ("system", "clock", "sound", "model", "broker"):
+    for name in ("system", "clock", "sound", "voice", "model", "broker"):
         monkeypatch.setattr(doctor, f"check_{name}", lambda _: iter([]))
     monkeypatch.setattr(doctor, "check_microphone", check)
     inputs = {"kitchen": AudioSettings(device="a"), "bath": AudioSettings(device="b")}

@@ -22,7 +22,7 @@ from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_decoder import SCORES_OP
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.moonshine_tokens import Tokenizer
+from harkd.recognizer.moonshine_tokens import TOKEN_END, Tokenizer
 from harkd.recognizer.protocol import Hypothesis, Recognizer
 from harkd.recognizer.spelling import casings, fewest
 
@@ -95,6 +95,27 @@ def test_looking_for_hotwords_does_not_spoil_what_comes_after(
             said.append((stream.prepare() if at // RATE_HZ % 2 else stream.hypothesis()).text)
         texts.append([*said, stream.finish().text])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("draft", ["none", "right", "wrong"])
+def test_the_published_decoder_is_asked_where_it_was(
+    model_dir: Path, beckett: Int16, draft: str
+) -> None:
+    """With the caches of what it found; int8 activations are quantized for each call anew."""
+    model = Moonshine(model_dir, load_manifest(model_dir), threads=1)
+    samples = beckett.astype(np.float32) / np.float32(32768)
+    heard = model.encode(samples), len(samples)
+    tokens = model.decode(*heard).tokens
+    drafts = {"none": [], "right": tokens, "wrong": [*tokens[:5], 1000, 1001]}
+    caches: dict[str, NDArray[np.float32]] = {}
+    found = model.decode(*heard, drafts[draft], caches=caches)
+    assert found.tokens == tokens
+    for place in (0, 1, 5, len(tokens)):
+        others = tokens[place : place + 3]
+        logs = model.ask(heard, caches, tokens[:place], others)
+        said = logs[range(len(others) + 1), [*tokens, TOKEN_END][place : place + len(others) + 1]]
+        expected = found.log_probs[place : place + len(others) + 1]
+        assert np.exp(said) == pytest.approx(np.exp(expected), abs=0.2)
 
 
 def test_what_won_stays_while_somebody_talks_on(model: Recognizer, beckett: Int16) -> None:

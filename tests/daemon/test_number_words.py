@@ -108,5 +108,15 @@ def test_capitals_and_punctuation_can_be_left_out() -> None:
     assert styled(text, style) == "hello it's 25 percent isn't it at 3.5 mr smith"
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("zero-50%", "zero fifty percent"), ("F-16, 10-12", "F sixteen ten twelve")],
+)
+def test_what_only_a_mark_kept_from_being_a_number_is_one_without_it(
+    text: str, written: str
+) -> None:
+    assert styled(text, TextSettings(numbers="words", punctuation=False)) == written
+
+
 def test_numbers_of_another_language_stay() -> None:
     assert styled("one gros, six", TextSettings(numbers="digits"), "fr") == "one gros, six"

@@ -26,6 +26,7 @@ PROBLEM = "binary_sensor.harkd_kitchen_microphone_problem"
 LISTENING = "switch.harkd_kitchen_listening"
 AGGRESSIVENESS = "number.harkd_kitchen_vad_aggressiveness"
 SILENCE = "number.harkd_kitchen_end_silence"
+WAKE, AWAKE = "event.harkd_kitchen_wake_word", "binary_sensor.harkd_kitchen_awake"
 GAUGES = {
     "sensor.harkd_kitchen_latency",
     "sensor.harkd_kitchen_real_time_factor",
@@ -243,6 +244,17 @@ def test_what_is_turned_off_goes(core: Core, running: Running, variant: str) -> 
         with running(MQTT__DISCOVERY="off"):
             core.wait(dict.fromkeys(ALL, None), 15)
             assert core.entities == {}
+        assert_content(core)
+
+
+@BOTH
+def test_without_a_wake_word_its_entities_go(core: Core, running: Running, variant: str) -> None:
+    with core:
+        with running(MQTT__DISCOVERY=variant, WAKE__WORD="alexa"):
+            core.wait({LISTENING: "on", WAKE: "unknown", AWAKE: "off"}, 30)
+        with running(MQTT__DISCOVERY=variant):
+            core.wait({LISTENING: "on", WAKE: None, AWAKE: None}, 30)
+            wait_for_all(core)
         assert_content(core)
 
 

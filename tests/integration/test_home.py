@@ -81,6 +81,7 @@ def test_reannounce_tells_everything_again_once(subscriber: Subscriber, running:
         told = [m.topic.removeprefix("harkd/test/") for m in subscriber.messages[seen:]]
     again = [CONFIG, "availability", "health", "microphone/availability", "state"]
     again += ["listen/state", "vad/aggressiveness/state", "endpoint/silence_ms/state"]
+    again += ["hotwords/state", "wake/state"]
     asked = ["command", "command", "transcript", "transcript/text", "transcript/last"]
     assert sorted(told) == sorted(again + asked)
 
@@ -181,3 +182,6 @@ def test_with_a_wake_word_nothing_is_told_but_where_somebody_is_to_be_heard(
         assert json.loads(final.payload)["text"]
         told = [each.payload for each in subscriber.messages if on("harkd/test/wake/state")(each)]
         assert told == [b"OFF", b"ON", b"OFF"]
+    with running():
+        subscriber.wait_for(lambda m: on("harkd/test/wake/state")(m) and not m.payload, 15)
+        subscriber.wait_for(lambda m: announced(m) and b"/wake" not in m.payload, 15)

@@ -172,6 +172,7 @@ class Moonshine:
         draft: list[int] | None = None,
         unsure: float = NEVER_UNSURE,
         watch: NDArray[np.int64] | None = None,
+        caches: dict[str, Float32] | None = None,
     ) -> Decoded:
         """Decode greedily, for at most `max_tokens_per_s` times the audio's length.
 
@@ -182,6 +183,7 @@ class Moonshine:
             unsure: A new token, but for the first of all, whose log-probability is below this ends
                 the hypothesis, and is left out.
             watch: Tokens whose log-probability in each place is wanted.
+            caches: Where the caches are put, for `ask`; each (1, heads, length, head).
         """
         most = int(samples / RATE_HZ * self._tokens_per_s) + 2
         feed: dict[str, Any] = dict(self._empty)
@@ -194,7 +196,7 @@ class Moonshine:
         result = Decoded()
         while len(result.tokens) < most:
             feed["input_ids"] = np.array([given], np.int64)
-            logits, *caches = self._decoder.run(wanted, feed)
+            logits, *present = self._decoder.run(wanted, feed)
             result.passes += 1
             result.rows += len(given)
             written = logits[0, :, : len(self.tokenizer)]  # (rows, tokens)
@@ -202,9 +204,11 @@ class Moonshine:
             if watch is not None:
                 seen = log_softmax(written)[:, watch]
                 result.watched.extend(seen[: len(result.log_probs) - len(result.watched)])
+            if caches is not None:
+                caches.update(zip(names, present, strict=True))
             if result.ended:
                 break
-            feed.update(zip(names, caches, strict=True))
+            feed.update(zip(names, present, strict=True))
             if names is self._past:
                 self._cut(feed, 1 + agreed, len(given))
                 # The encoder's keys and values stay what the first pass made of them.
@@ -244,25 +248,30 @@ class Moonshine:
         logits, *caches = self._decoder.run(wanted, feed)
         return logits[:, :, : len(self.tokenizer)], dict(zip(names, caches, strict=True))
 
-    def ask(self, hidden: Float32, samples: int, tokens: Sequence[int]) -> Float32:
-        """Return the log-probabilities after each of some tokens, from the first one on.
+    def ask(
+        self,
+        heard: tuple[Float32, int],
+        caches: dict[str, Float32],
+        before: Sequence[int],
+        others: Sequence[int],
+    ) -> Float32:
+        """Return the log-probabilities after some of the tokens heard, and after each of others.
 
         Args:
-            hidden: As for `decode`.
-            samples: Length of the audio in samples.
-            tokens: From the mark of the begin on.
+            heard: As for `run_decoder`.
+            caches: What `decode` has put there.
+            before: The first of what it found.
+            others: What comes after them instead.
 
         Returns:
-            float32, shape (tokens given, tokens).
+            float32, shape (1 + others, tokens).
         """
-        feed: dict[str, Any] = dict(self._empty)
-        feed["encoder_hidden_states"] = hidden
-        if self._decoder_masked:
-            feed["encoder_attention_mask"] = np.ones((1, samples), np.int64)
-        feed["use_cache_branch"] = np.array([False])
-        feed["input_ids"] = np.array([tokens], np.int64)
-        (logits,) = self._decoder.run(["logits"], feed)
-        return log_softmax(logits[0, :, : len(self.tokenizer)])
+        ids = np.array([[before[-1] if before else TOKEN_START, *others]], np.int64)
+        past = dict(caches)
+        for name in self.own_caches:
+            past[name] = caches[name][:, :, : len(before)]
+        logits, _ = self.run_decoder(ids, heard, past)
+        return log_softmax(logits[0])
 
     def _take(self, logits: Float32, proposed: list[int], result: Decoded, unsure: float) -> int:
         """Add the tokens up to the first that is not as proposed; return how many were.
@@ -373,11 +382,14 @@ class MoonshineStream:
             hidden = self._model.encode(samples)
             exact = self._variants is not None and unsure == NEVER_UNSURE
             watch = self._variants.tokens if self._variants and exact else None
-            decoded = self._model.decode(hidden, len(samples), self._draft, unsure, watch)
+            caches: dict[str, Float32] | None = {} if exact else None
+            decoded = self._model.decode(hidden, len(samples), self._draft, unsure, watch, caches)
             heard = decoded
             if self._variants:
-                if exact:
-                    self._won = self._winners(decoded, self._variants, hidden, len(samples))
+                if caches is not None:
+                    self._won = self._winners(
+                        decoded, self._variants, (hidden, len(samples)), caches
+                    )
                 heard = with_winners(decoded, self._won)
             hypothesis = hypothesis_of(heard, self._model.tokenizer)
         except Exception as error:
@@ -390,7 +402,11 @@ class MoonshineStream:
         return decoded, hypothesis
 
     def _winners(
-        self, plain: Decoded, variants: Variants, hidden: Float32, samples: int
+        self,
+        plain: Decoded,
+        variants: Variants,
+        heard: tuple[Float32, int],
+        caches: dict[str, Float32],
     ) -> list[Replacement]:
         """Return the hotwords that are likelier than what was heard."""
         if not plain.ended:
@@ -398,9 +414,8 @@ class MoonshineStream:
         model = self._model
 
         def ask(place: int, others: Sequence[int]) -> Float32:
-            tokens = [TOKEN_START, *plain.tokens[:place], *others]
-            model.work.add(Work(decoder_passes=1, decoder_rows=len(tokens)))
-            return model.ask(hidden, samples, tokens)[place:]
+            model.work.add(Work(decoder_passes=1, decoder_rows=1 + len(others)))
+            return model.ask(heard, caches, plain.tokens[:place], others)
 
         begins = [*map(model.tokenizer.begins, plain.tokens), True]
         return winners(plain, variants, begins, ask, MOST_TOKENS)
