@@ -66,5 +66,4 @@ class MqttHouse:
             yield side
         finally:
             side.stop()
-            book.stop()
         assert reports == []
