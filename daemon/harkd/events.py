@@ -49,7 +49,7 @@ class RejectReason(StrEnum):
     WAKE_WORD = "wake_word"
     """A wake word was said in it, so that only what follows counts."""
     PRIVATE = "private"
-    """It was understood, but `mqtt.open_text` is off."""
+    """It was understood, but is no phrase, and `mqtt.open_text` is off."""
 
 
 @dataclass(frozen=True, slots=True)

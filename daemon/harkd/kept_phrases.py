@@ -54,6 +54,11 @@ class PhrasesFile:
         self._folder = folder
         self._path = folder / NAME
 
+    @property
+    def exists(self) -> bool:
+        """Whether anything was kept here."""
+        return self._path.exists()
+
     def read(self) -> tuple[KeptPhrases, str]:
         """Return what was kept, and what is wrong with the file, or "". Never raises.
 

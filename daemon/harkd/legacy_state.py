@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from harkd.announcing import Announced
 from harkd.errors import StateError
 from harkd.kept_options import Kept, OptionsFile
+from harkd.kept_phrases import PhrasesFile
 from harkd.settings import Settings, each_input, state_dir
 from harkd.settings_file import INPUTS
 
@@ -31,19 +33,20 @@ def take_over(settings: Settings, environ: Mapping[str, str]) -> None:
             first.adopt(Announced(folder))
     if not settings.inputs:
         return
-    before, _ = OptionsFile(base).read()
-    if before == Kept():
-        return
+    options, _ = OptionsFile(base).read()
+    phrases, _ = PhrasesFile(base).read()
     for folder in folders:
-        if not OptionsFile(folder).exists:
-            inherit(folder, before)
+        if options != Kept() and not (file := OptionsFile(folder)).exists:
+            inherit(folder, partial(file.write, options))
+        if phrases.sent and not (sent := PhrasesFile(folder)).exists:
+            inherit(folder, partial(sent.write, phrases))
 
 
-def inherit(folder: Path, before: Kept) -> None:
+def inherit(folder: Path, write: Callable[[], None]) -> None:
     """Let what was set for the one microphone hold for a new input."""
     log.info("what was set over MQTT before there were inputs holds for %s, too", folder.name)
     try:
-        OptionsFile(folder).write(before)
+        write()
     except StateError as error:
         log.warning("%s", error)
 

@@ -90,7 +90,7 @@ class MqttSettings:
     retain_last: bool = True
     """Whether ``transcript/last`` is published, retained."""
     open_text: bool = True
-    """Whether what was said is published, and logged."""
+    """Whether what was said is published, and logged, where it is no phrase."""
     discovery: Literal["device", "component", "off"] = "device"
     """How Home Assistant is told of this device."""
     discovery_prefix: TopicLevels = "homeassistant"

@@ -148,6 +148,8 @@ class MqttSide:
     def stop(self) -> None:
         """Let what was published leave, say `offline`, and end all threads."""
         self.control.stop()
+        if self._book:
+            self._book.stop()
         self._hearing.close()
         self._announcer.stop()
         if self._hermes:

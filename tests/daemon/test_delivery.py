@@ -247,6 +247,20 @@ def test_a_command_is_sent_once_with_its_final_and_again_only_if_that_is() -> No
     assert world.disk.asked == [("forget", 1)]
 
 
+def test_a_command_that_the_broker_refuses_is_not_tried_again_and_its_final_counts() -> None:
+    world = World()
+    broker = world.connect()
+    match = PhraseMatch("lights on", "light_on", {}, 0.9, 0.1)
+    spoken = final("one", spoken_ns=round(world.now_s * 1e9))
+    world.delivery.take(replace(spoken, match=match))
+    world.work()
+    world.answer(refuse("command/light_on"))
+    world.wait(2 * REFUSED_S)
+    assert broker.on("transcript") == broker.on("command/light_on") == ["one"]
+    assert world.disk.rows == {}
+    assert world.delivery.settled
+
+
 def test_a_command_that_no_broker_took_in_time_is_never_sent() -> None:
     world = World()
     match = PhraseMatch("lights on", "light_on", {}, 0.9, 0.1)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from harkd.announcing import Announced
 from harkd.kept_options import Kept, OptionsFile
+from harkd.kept_phrases import KeptPhrases, PhrasesFile
 from harkd.legacy_state import take_over
+from harkd.phrases.sent import Sent
 from harkd.settings import AudioSettings, Settings, StateSettings
 
 KITCHEN, HALL, HOST = (
@@ -39,6 +41,18 @@ def test_who_was_muted_before_there_were_inputs_is_muted_as_an_input(tmp_path: P
     take_over(settings(tmp_path, "kitchen", "bath"), {})
     assert OptionsFile(tmp_path / "inputs" / "kitchen").read() == (muted, "")
     assert OptionsFile(tmp_path / "inputs" / "bath").read() == (open_again, "")
+
+
+def test_phrases_that_were_set_before_there_were_inputs_hold_for_new_ones(tmp_path: Path) -> None:
+    before, own = (
+        KeptPhrases(Sent(text=f'{{"intents":{{"{name}":["go"]}}}}', scope="all"))
+        for name in ("before", "own")
+    )
+    PhrasesFile(tmp_path).write(before)
+    PhrasesFile(tmp_path / "inputs" / "bath").write(own)
+    take_over(settings(tmp_path, "kitchen", "bath"), {})
+    assert PhrasesFile(tmp_path / "inputs" / "kitchen").read() == (before, "")
+    assert PhrasesFile(tmp_path / "inputs" / "bath").read() == (own, "")
 
 
 def test_nothing_is_made_where_nothing_was(tmp_path: Path) -> None:

@@ -104,8 +104,12 @@ class Core:
     @property
     def calls(self) -> list[str]:
         """Every action that was taken so far, such as ``light.turn_on``."""
-        calls: list[str] = self._ask("states")["calls"]
-        return calls
+        return [action for action, _ in self._ask("states")["calls"]]
+
+    @property
+    def targets(self) -> list[Any]:
+        """What each of them was to act on."""
+        return [target for _, target in self._ask("states")["calls"]]
 
     def state(self, entity_id: str) -> str | None:
         """An entity's state; None where there is no such entity."""

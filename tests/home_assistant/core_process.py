@@ -105,7 +105,8 @@ async def main(folder: Path, port: int) -> None:
     calls: list[Any] = []
 
     def note_call(event: Event[Any]) -> None:
-        calls.append(f"{event.data['domain']}.{event.data['service']}")
+        data = event.data["service_data"]
+        calls.append([f"{event.data['domain']}.{event.data['service']}", data.get("entity_id")])
 
     core.bus.async_listen("state_changed", note)
     core.bus.async_listen("call_service", note_call)

@@ -188,10 +188,11 @@ def test_without_a_retained_transcript_the_sensor_works_too(
         assert last == {b""}, "it clears what an earlier start may have left, and says no more"
 
 
-def automation(document: str) -> str:
-    """The automation to copy that a document has."""
+def automation(document: str, name: str) -> str:
+    """The automation of that name to copy that a document has."""
     text = (Path(__file__).parents[2] / document).read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```yaml\n(automation:\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```yaml\n(automation:\n.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if f"alias: {name}\n" in block)
     return str(block)
 
 
@@ -202,7 +203,7 @@ def test_the_automations_to_copy_act_on_what_is_said_and_never_twice(
     """Not when harkd comes back, nor when Home Assistant does: a late command is none."""
     with core:
         pass  # the integration is there before the automation
-    core.configuration = f"light:\n{automation(document)}"
+    core.configuration = f"light:\n{automation(document, 'Kitchen light by voice')}"
     with running():
         with core:
             wait_for_all(core, 30)

@@ -7,7 +7,6 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,12 @@ from typing import Any
 import pytest
 
 from harkd.events import Final, PhraseMatch
-from harkd.inputs import about_this
 from harkd.messages import About
 from harkd.mqtt_connection import Address
-from harkd.mqtt_side import MqttSide, WasSet
 from harkd.outbox import Outbox
-from harkd.phrase_book import PhraseBook
 from harkd.phrases.sent import MOST_BYTES
 from harkd.publisher import Publisher
-from harkd.settings import MqttSettings, PhrasesSettings, Settings, StateSettings
+from mqtt_house import MqttHouse
 from servers import Mosquitto, Received, Subscriber, wait_until
 
 pytestmark = pytest.mark.integration
@@ -32,7 +28,6 @@ ABOUT = About("harkd", "kitchen", "0.1.0", "tiny", "CPU", retain_last=True, max_
 ROOT = "harkd/kitchen"
 NOW = datetime(2026, 11, 22, 18, 4, 5, tzinfo=UTC)
 COUNT = itertools.count(1)
-LAMPS = "intents: {light_on: ['turn on [the] {lamp}']}\nlists: {lamp: [desk lamp]}\n"
 
 
 def command(intent: str, age_s: float = 0.0) -> Final:
@@ -139,55 +134,6 @@ def test_commands_survive_an_outage_and_a_restart_and_late_ones_are_never_sent(
 # ------------------------------------------------------------------ phrases from afar
 
 
-class House:
-    """The MQTT side of a daemon with phrases, without its audio."""
-
-    def __init__(self, broker: Mosquitto, folder: Path) -> None:
-        (folder / "lamps.yaml").write_text(LAMPS)
-        self.settings = Settings(
-            device_id="kitchen",
-            mqtt=MqttSettings(host="127.0.0.1", port=broker.port),
-            phrases=PhrasesSettings(file="lamps.yaml"),
-            state=StateSettings(dir=str(folder / "state")),
-        )
-        self.broker = broker
-        self.folder = folder
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[MqttSide]:
-        reports: list[str] = []
-        book = PhraseBook(
-            self.settings.phrases,
-            self.folder / "harkd.yaml",
-            self.folder / "state",
-            report=reports.append,
-        )
-        sides: list[MqttSide] = []
-        side = MqttSide(
-            self.settings,
-            WasSet.read(self.settings),
-            Address("127.0.0.1", self.broker.port, "harkd-kitchen"),
-            "5",
-            replace(about_this(self.settings, "tiny"), provider="cpu"),
-            mute=lambda _on: None,
-            reread=lambda: self.settings,
-            sink=lambda event: sides[0].hear(event),
-            book=book,
-        )
-        sides.append(side)
-        side.start()
-        book.load()
-        book.start()
-        side.control.attach(lambda _settings: None, "en")
-        side.control.start()
-        try:
-            yield side
-        finally:
-            side.stop()
-            book.stop()
-        assert reports == []
-
-
 def states(subscriber: Subscriber) -> list[Any]:
     found = (each for each in subscriber.messages if on("phrases/state")(each))
     return [json.loads(each.payload) for each in found]
@@ -202,7 +148,7 @@ def last_event_types(subscriber: Subscriber) -> list[str] | None:
 
 
 def test_phrases_are_set_tried_and_taken_back_over_mqtt(broker: Mosquitto, tmp_path: Path) -> None:
-    with Subscriber(broker) as subscriber, House(broker, tmp_path).running():
+    with Subscriber(broker) as subscriber, MqttHouse(broker, tmp_path).running():
         wait_until(lambda: last_event_types(subscriber) == ["light_on"], "the announcement", 10)
         ask = json.dumps({"command": "test_final", "phrase": "Turn on the desk lamp."})
         subscriber.publish(f"{ROOT}/command", ask)
@@ -223,7 +169,7 @@ def test_phrases_are_set_tried_and_taken_back_over_mqtt(broker: Mosquitto, tmp_p
         assert error["error"].startswith('phrases/set:1:19: "[b" "[" is never closed')
         assert states(subscriber)[-1]["intents"] == ["go_away"]
 
-    with Subscriber(broker) as subscriber, House(broker, tmp_path).running():
+    with Subscriber(broker) as subscriber, MqttHouse(broker, tmp_path).running():
         wait_until(lambda: bool(states(subscriber)), "its state", 10)
         wait_until(lambda: last_event_types(subscriber) == ["go_away"], "the announcement", 10)
         subscriber.publish(f"{ROOT}/phrases/set", '{"intents":{}}')
@@ -234,7 +180,7 @@ def test_phrases_are_set_tried_and_taken_back_over_mqtt(broker: Mosquitto, tmp_p
             lambda: last_event_types(subscriber) == ["light_on"], "the settings' phrases", 20
         )
 
-    with Subscriber(broker) as subscriber, House(broker, tmp_path).running() as side:
+    with Subscriber(broker) as subscriber, MqttHouse(broker, tmp_path).running() as side:
         assert side.publisher.connected.wait(10)
         wait_until(lambda: bool(states(subscriber)), "its state", 10)
         time.sleep(0.5)  # the retained message has come by now, for the third time

@@ -95,14 +95,15 @@ def test_the_topics_in_the_table_are_those_of_the_interface() -> None:
     def table(text: str) -> set[str]:
         return set(
             re.findall(
-                r"^\| `((?:transcript|state|availability|microphone|health|error)[a-z/]*)` \|",
+                r"^\| `(command/<intent>"
+                r"|(?:transcript|state|availability|microphone|health|error)[a-z/]*)` \|",
                 text,
                 re.M,
             )
         )
 
     assert table(README) == table(interface)
-    assert len(table(README)) == 11
+    assert len(table(README)) == 12
 
 
 def test_the_links_lead_somewhere() -> None:
@@ -111,9 +112,20 @@ def test_the_links_lead_somewhere() -> None:
 
 
 def test_the_home_assistant_automation_is_yaml_on_a_topic_that_exists() -> None:
-    (text,) = (block for block in blocks("yaml") if block.startswith("automation"))
-    (automation,) = yaml.safe_load(text)["automation"]
-    assert automation["triggers"][0]["topic"] == "harkd/kitchen/transcript"
+    texts = [block for block in blocks("yaml") if block.startswith("automation")]
+    command, transcript = (yaml.safe_load(text)["automation"][0]["triggers"][0] for text in texts)
+    assert command["entity_id"] == "event.harkd_kitchen_command"
+    assert transcript["topic"] == "harkd/kitchen/transcript"
+
+
+def test_the_phrases_to_copy_mean_what_the_readme_says(tmp_path: Path) -> None:
+    (text,) = (block for block in blocks("yaml") if block.startswith("phrases:"))
+    file = tmp_path / "harkd.yaml"
+    file.write_text(text)
+    (said,) = re.findall(r'"test_final","phrase":"(.*?)"', README)
+    done = harkd("phrases", "match", said, "--config", str(file))
+    found = json.loads(done.stdout)
+    assert (found["intent"], found["slots"]) == ("light_on", {"lamp": "light.bed"})
 
 
 def test_the_node_red_flow_is_wired() -> None:
