@@ -78,7 +78,9 @@ def listen(words: argparse.Namespace) -> list[Heard]:
     recognizer = load_recognizer(words.model, load_manifest(words.model), threads=1)
     if not isinstance(recognizer, PhraseRecognizer):
         raise SystemExit(f"{words.model} is of a family that scores no phrases")
-    scope = Scope(Width(paths=words.paths, first=words.first), exhaustive=words.exhaustive)
+    scope = Scope(
+        Width(paths=words.paths, first=words.first), words.near, words.sure, words.exhaustive
+    )
     begin = time.process_time()
     scorer = PhraseScorer(graph, recognizer.vocabulary(), TOKEN_END, scope)
     scorer.automaton.choices(scorer.automaton.begin())
@@ -230,6 +232,8 @@ def main() -> None:
     parser.add_argument("--phrases", type=Path, default=HOUSE, help="what can be said")
     parser.add_argument("--paths", type=int, default=Width().paths, help="width of the beam")
     parser.add_argument("--first", type=int, default=Width().first, help="… for the first token")
+    parser.add_argument("--near", type=int, default=Scope().near, help="phrases tried first")
+    parser.add_argument("--sure", type=float, default=Scope().sure, help="margin that ends it")
     parser.add_argument("--exhaustive", action="store_true", help="never give up early")
     heard = listen(parser.parse_args())
     report(heard)
