@@ -1,6 +1,6 @@
 """How well commands are found among all that can be said, and what it costs.
 
-    .venv/bin/python bench/phrase_scores.py LIST [NOISE] --model FOLDER
+    .venv/bin/python bench/phrase_scores.py LIST [NOISE] --model FOLDER [--snr 20,10,5 --rooms]
 
 LIST and NOISE are tab-separated files: path (relative to them), seconds, rate, reference text or
 kind, source; the folder before the first slash of the path is the category. Those of which
@@ -16,8 +16,9 @@ import argparse
 import random
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from phrase_cases import CLEAN, Heard, Listening, cases
 
 from harkd.model_package import load_manifest
 from harkd.phrases import PhraseGraph
@@ -25,48 +26,19 @@ from harkd.phrases.loading import load_files
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.moonshine_tokens import TOKEN_END
 from harkd.recognizer.phrase_scorer import (
+    MATCH_EVIDENCE_LEAST,
+    MATCH_MARGIN_MOST,
     PhraseRecognizer,
     PhraseScorer,
-    PhraseScores,
-    PhraseStream,
     Scope,
 )
 from harkd.recognizer.phrase_search import Width
-from harkd.settings import Settings
-from harkd.transcribe import FileSegments
 
 HOUSE = Path(__file__).resolve().parents[1] / "config" / "phrases" / "house.en.yaml"
-MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5)
+MARGINS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0, 1.5)
 EVIDENCES = (0.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 SPLITS = 200
 FALSE_MOST = 0.02
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One segment, and what was found in it."""
-
-    path: str
-    reference: str
-    scores: PhraseScores
-    right: bool
-    """Whether the best phrase is what was said: the same intent with the same slots"""
-    sayable: bool
-    """Whether what was said can be said"""
-    open_s: float
-    """CPU time of open recognition"""
-    phrases_s: float
-    """CPU time of the search"""
-
-    @property
-    def category(self) -> str:
-        """Return the folder that it lies in."""
-        return self.path.partition("/")[0]
-
-    def matched(self, margin: float, evidence: float) -> bool:
-        """Whether the best phrase is a match at these thresholds."""
-        best = self.scores.phrases[:1]
-        return any(each.margin <= margin and each.evidence >= evidence for each in best)
 
 
 def listen(words: argparse.Namespace) -> list[Heard]:
@@ -78,47 +50,37 @@ def listen(words: argparse.Namespace) -> list[Heard]:
     recognizer = load_recognizer(words.model, load_manifest(words.model), threads=1)
     if not isinstance(recognizer, PhraseRecognizer):
         raise SystemExit(f"{words.model} is of a family that scores no phrases")
-    scope = Scope(Width(paths=words.paths, first=words.first), exhaustive=words.exhaustive)
+    scope = Scope(
+        Width(paths=words.paths, first=words.first), words.near, words.sure, words.exhaustive
+    )
     begin = time.process_time()
     scorer = PhraseScorer(graph, recognizer.vocabulary(), TOKEN_END, scope)
     scorer.automaton.choices(scorer.automaton.begin())
     print(f"{words.model.name}: made ready in {time.process_time() - begin:.2f} s\n")
-    found = []
-    for each in filter(None, (words.list, words.noise)):
-        for line in each.read_text(encoding="utf-8").splitlines():
-            path, _, _, reference, *_ = line.split("\t")
-            if path.startswith("rir/"):
-                continue
-            said = graph.match(reference) if each == words.list else None
-            for segment in FileSegments(each.parent / path, Settings(), recognizer.max_segment_s):
-                if segment.audio is None:
-                    continue
-                stream = recognizer.stream()
-                stream.accept(segment.audio)
-                start = time.process_time()
-                stream.finish()
-                between = time.process_time()
-                if not isinstance(stream, PhraseStream):
-                    raise TypeError(f"a stream of {recognizer.name} scores no phrases")
-                scores = stream.phrases(scorer)
-                end = time.process_time()
-                best = [graph.interpret(phrase.arcs) for phrase in scores.phrases[:1]]
-                meant = [(match.intent, match.slots) for match in best]
-                right = said is not None and meant == [(said.intent, said.slots)]
-                found.append(
-                    Heard(
-                        path,
-                        reference,
-                        scores,
-                        right,
-                        said is not None,
-                        between - start,
-                        end - between,
-                    )
-                )
-                if said:
-                    tell(found[-1], graph)
+    listening, found = Listening(recognizer, scorer, graph), []
+    for case in cases(words.list, words.noise, words.snr, rooms=words.rooms):
+        for heard in listening.hear(case):
+            found.append(heard)
+            if heard.sayable and (case.condition == CLEAN or words.all):
+                tell(heard, graph)
     return found
+
+
+def conditions(heard: list[Heard], margin: float, evidence: float) -> None:
+    """Print how many are matched under each condition."""
+    print(f"\nmargin ≤ {margin:g}, evidence ≥ {evidence:g}\n")
+    print("| condition | commands | right | others | false | false of speech |")
+    print("|---|---|---|---|---|---|")
+    for name in dict.fromkeys(each.case.condition for each in heard):
+        own = [each for each in heard if each.case.condition == name]
+        commands = [each for each in own if each.sayable]
+        others = [each for each in own if not each.sayable]
+        false = [each for each in others if each.matched(margin, evidence)]
+        print(
+            f"| {name} | {len(commands)} | "
+            f"{sum(each.right and each.matched(margin, evidence) for each in commands)} | "
+            f"{len(others)} | {len(false)} | {sum(not each.case.noise for each in false)} |"
+        )
 
 
 def tell(heard: Heard, graph: PhraseGraph) -> None:
@@ -129,7 +91,7 @@ def tell(heard: Heard, graph: PhraseGraph) -> None:
         for each in best
     )
     print(
-        f"| {heard.reference} | {heard.scores.open.text} | {told or '– | |'} |",
+        f"| {heard.case.reference} | {heard.scores.open.text} | {told or '– | |'} |",
         "" if heard.right else "wrong",
     )
 
@@ -161,16 +123,16 @@ def chosen(heard: list[Heard], *, strict: bool) -> tuple[float, float]:
 
 def halves(heard: list[Heard], *, strict: bool) -> None:
     """Choose thresholds on one half of the recordings, and try them on the other."""
-    paths = sorted({each.path for each in heard})
-    sayable = {each.path for each in heard if each.sayable}
+    paths = sorted({each.case.path for each in heard})
+    sayable = {each.case.path for each in heard if each.sayable}
     rights, falses, thresholds = [], [], []
     for seed in range(SPLITS):
         rng = random.Random(seed)  # noqa: S311 - the same splits each time
         first: set[str] = set()
         for group in ([p for p in paths if p in sayable], [p for p in paths if p not in sayable]):
             first |= set(rng.sample(group, len(group) // 2))
-        threshold = chosen([each for each in heard if each.path in first], strict=strict)
-        right, false = shares([each for each in heard if each.path not in first], *threshold)
+        threshold = chosen([each for each in heard if each.case.path in first], strict=strict)
+        right, false = shares([each for each in heard if each.case.path not in first], *threshold)
         rights.append(100 * right)
         falses.append(100 * false)
         thresholds.append(threshold)
@@ -221,6 +183,11 @@ def report(heard: list[Heard]) -> None:
             )
 
 
+def decibels(words: str) -> list[int]:
+    """Return several numbers."""
+    return [int(each) for each in words.split(",")]
+
+
 def main() -> None:
     """Read the words of the command line and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -230,8 +197,15 @@ def main() -> None:
     parser.add_argument("--phrases", type=Path, default=HOUSE, help="what can be said")
     parser.add_argument("--paths", type=int, default=Width().paths, help="width of the beam")
     parser.add_argument("--first", type=int, default=Width().first, help="… for the first token")
+    parser.add_argument("--near", type=int, default=Scope().near, help="phrases tried first")
+    parser.add_argument("--sure", type=float, default=Scope().sure, help="margin that ends it")
     parser.add_argument("--exhaustive", action="store_true", help="never give up early")
+    parser.add_argument("--snr", type=decibels, default=[], help="noise under speech: 20,10,5")
+    parser.add_argument("--rooms", action="store_true", help="speech in rooms, too")
+    parser.add_argument("--all", action="store_true", help="tell of commands in noise, too")
     heard = listen(parser.parse_args())
+    conditions(heard, MATCH_MARGIN_MOST, MATCH_EVIDENCE_LEAST)
+    heard = [each for each in heard if each.case.condition == CLEAN]
     report(heard)
     halves(heard, strict=True)
     halves(heard, strict=False)

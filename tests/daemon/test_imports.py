@@ -84,6 +84,7 @@ LAYERS = [
     | {"recognizer.hotword_rescoring", "recognizer.spelling", "recognizer.extra_output"}
     | {"recognizer.phrase_letters", "recognizer.phrase_numbers", "recognizer.phrase_tokens"}
     | {"recognizer.phrase_search", "recognizer.phrase_scorer"}
+    | {"recognizer.phrase_nearest", "recognizer.phrase_candidates"}
     | {"recognizer.lean_continuations", "recognizer.moonshine_continuations"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"memory", "memory_check"}

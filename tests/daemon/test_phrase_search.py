@@ -74,8 +74,8 @@ class RandomListener:
         assert paths > 0
         return self.decoder
 
-    def log_prob(self, tokens: tuple[int, ...]) -> float:
-        return self.decoder.log_prob(tokens)
+    def rows(self, tokens: tuple[int, ...]) -> Float32:
+        return np.stack([self.decoder.row(tokens[:i]) for i in range(len(tokens) + 1)])
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         return self.quiet.log_prob(tokens)
@@ -303,7 +303,7 @@ def test_the_best_phrase_is_the_likeliest_that_can_be_said(seed: int) -> None:
     listener = RandomListener(seed)
     found = scoring.score(open_text((20,), -1.0), listener)
     ways = {each: list(spellings(each)) for each in said_by(graph)}
-    best = max(listener.log_prob(way) for each in ways.values() for way in each)
+    best = max(listener.decoder.log_prob(way) for each in ways.values() for way in each)
     assert not found.exact
     assert found.phrases[0].log_prob >= best - 1e-4
     assert {letters_of(graph.words(each.arcs)) for each in found.phrases} == said_by(graph)
@@ -313,7 +313,7 @@ def test_margin_and_evidence_are_of_the_same_tokens() -> None:
     scoring, _ = scorer("a b", scope=EXHAUSTIVE)
     listener = RandomListener(1)
     best = scoring.score(open_text((20,), -2.0), listener).phrases[0]
-    assert best.log_prob == pytest.approx(listener.log_prob(best.written))
+    assert best.log_prob == pytest.approx(listener.decoder.log_prob(best.written))
     assert best.evidence == pytest.approx(best.log_prob - listener.silence(best.written))
     if best.evidence > 0:
         assert best.margin == pytest.approx((-2.0 - best.log_prob) / best.evidence)

@@ -7,7 +7,6 @@ six cost half as much again as one. Runs on the thread that uses the stream.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,14 +74,15 @@ class LeanContinuations:
         self._last[:] = held
         return self._run(count)
 
-    def log_prob_of(self, tokens: tuple[int, ...], end: int) -> float:
-        """Return the log-probability of tokens and the end, in one call; ends all hypotheses.
+    def rows(self, tokens: tuple[int, ...]) -> Float32:
+        """Return the log-probabilities at each of some tokens and after them; ends all hypotheses.
 
-        More tokens than a hypothesis may have are not looked at: the result is -infinity.
+        float32, shape (tokens + 1, all tokens), in one call. More tokens than a hypothesis may have
+        are not looked at: all are impossible then.
         """
-        if len(tokens) >= self.most_tokens:
-            return -math.inf
         count = len(tokens) + 1
+        if count > self.most_tokens:
+            return np.full((count, self._log_probs.shape[2]), -np.inf, np.float32)
         ids = np.array([[TOKEN_START, *tokens]], np.int64)
         last, total = np.array([count - 1], np.int32), np.array([count], np.int32)
         log_probs = np.zeros((1, count, self._log_probs.shape[2]), np.float32)
@@ -95,7 +95,12 @@ class LeanContinuations:
             bind_input(binding, name, array)
         bind_output(binding, SCORES, log_probs)
         self._session.run_with_iobinding(binding)
-        return float(log_probs[0, range(count), [*tokens, end]].sum())
+        found: Float32 = log_probs[0]
+        return found
+
+    def log_prob_of(self, tokens: tuple[int, ...], end: int) -> float:
+        """Return the log-probability of tokens and the end, in one call; ends all hypotheses."""
+        return float(self.rows(tokens)[range(len(tokens) + 1), [*tokens, end]].sum())
 
     def _run(self, count: int) -> Float32:
         self._total[0] = self._last[0] + 1
@@ -131,12 +136,12 @@ class SpareContinuations:
         self.silence = Silence(self._log_prob_in_silence)
 
     def take(self, paths: int) -> LeanContinuations:
-        """Return one for so many hypotheses. Any thread."""
+        """Return one for so many hypotheses or more. Any thread."""
         try:
             kept = self._spare.pop()
         except IndexError:
             return LeanContinuations(self._decoder, paths)
-        return kept if kept.paths == paths else LeanContinuations(self._decoder, paths)
+        return kept if kept.paths >= paths else LeanContinuations(self._decoder, paths)
 
     def give_back(self, used: LeanContinuations) -> None:
         """Let other streams have one."""
@@ -170,9 +175,10 @@ class LeanHeard:
         self._used[-1].attend_to(self._cross)
         return self._used[-1]
 
-    def log_prob(self, tokens: tuple[int, ...]) -> float:
-        """Return the log-probability of tokens and the end, by themselves."""
-        return self._used[-1].log_prob_of(tokens, TOKEN_END)
+    def rows(self, tokens: tuple[int, ...]) -> Float32:
+        """Return the log-probabilities at each of some tokens, by themselves, and after them."""
+        used = self._used[-1] if self._used else self.continuations(1)
+        return used.rows(tokens)
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         """Return the log-probability of tokens and the end where nothing is heard."""

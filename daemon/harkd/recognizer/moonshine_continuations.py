@@ -72,9 +72,9 @@ class MoonshineHeard:
         """Return a decoder for any number of hypotheses."""
         return MoonshineContinuations(self._model, self._heard)
 
-    def log_prob(self, tokens: tuple[int, ...]) -> float:
-        """Return the log-probability of tokens and the end, by themselves."""
-        return log_prob_of(self._model, self._heard, tokens)
+    def rows(self, tokens: tuple[int, ...]) -> Float32:
+        """Return the log-probabilities at each of some tokens, by themselves, and after them."""
+        return rows_of(self._model, self._heard, tokens)
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         """Return the log-probability of tokens and the end where nothing is heard."""
@@ -84,14 +84,15 @@ class MoonshineHeard:
 def log_prob_in_silence(model: Moonshine, tokens: tuple[int, ...]) -> float:
     """Return the log-probability of tokens and the end where nothing is heard."""
     hidden = model.encode(np.zeros(SILENCE_SAMPLES, np.float32))
-    return log_prob_of(model, (hidden, SILENCE_SAMPLES), tokens)
+    rows = rows_of(model, (hidden, SILENCE_SAMPLES), tokens)
+    return float(rows[range(len(tokens) + 1), [*tokens, TOKEN_END]].sum())
 
 
-def log_prob_of(model: Moonshine, heard: tuple[Float32, int], tokens: tuple[int, ...]) -> float:
-    """Return the log-probability of tokens and the end in one pass over them."""
+def rows_of(model: Moonshine, heard: tuple[Float32, int], tokens: tuple[int, ...]) -> Float32:
+    """Return the log-probabilities at each of some tokens and after them, in one pass."""
     ids = np.array([[TOKEN_START, *tokens]], np.int64)
     logits, _ = model.run_decoder(ids, heard, None)
-    return float(log_softmax(logits[0])[range(len(tokens) + 1), [*tokens, TOKEN_END]].sum())
+    return log_softmax(logits[0])
 
 
 def log_softmax(logits: Float32) -> Float32:

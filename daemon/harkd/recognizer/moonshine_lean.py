@@ -146,7 +146,7 @@ class MoonshineLean:
                 f"the package {self.name} is of an older version, and cannot score phrases",
                 "make it again with this version's harkd-convert",
             )
-        return Vocabulary(self.tokenizer.texts())
+        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled)
 
     @property
     def continuations(self) -> SpareContinuations:

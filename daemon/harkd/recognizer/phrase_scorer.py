@@ -13,7 +13,12 @@ import math
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.recognizer.phrase_candidates import Scores, best_of, candidates_of
 from harkd.recognizer.phrase_letters import PhraseGraph, letters_of
+from harkd.recognizer.phrase_nearest import NearestPhrases, far_from_nothing, sounds_of
 from harkd.recognizer.phrase_search import Continuations, Searched, Width, search
 from harkd.recognizer.phrase_tokens import TokenAutomaton, Vocabulary
 from harkd.recognizer.protocol import Stream
@@ -22,9 +27,15 @@ BEHIND_FOR_EACH = 1.6
 BEHIND_MOST = 18.0
 """Nothing is looked for that is less likely than the open text by so much for each of its tokens,
 and at most; docs/accuracy.md has what it costs."""
-
+NEAR_ENOUGH = 0.5
+"""Phrases that are farther from the open text than this part of what leaving it out costs are not
+scored before the search."""
 MATCH_MARGIN_MOST = 0.5
 MATCH_EVIDENCE_LEAST = 6.0
+"""What a phrase must reach to be a match; docs/accuracy.md has how these were chosen."""
+
+Arcs = tuple[int, ...]
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,10 @@ class Scope:
 
     width: Width = field(default_factory=Width)
     """Of the search"""
+    near: int = 12
+    """The most phrases near to the open text that are scored before the search; 0 for none"""
+    sure: float = 0.1
+    """One of them that has this margin or less ends it: nothing else is searched for"""
     exhaustive: bool = False
     """Whether to go on until the best phrase is found, however unlikely; for measurements"""
 
@@ -57,13 +72,13 @@ class ScoredPhrase:
     """Of the graph, from its start to an end"""
     written: tuple[int, ...]
     """The tokens of the likeliest way to write it"""
+    text: str
+    """What they say"""
     log_prob: float
     """Of that way, with the end"""
     evidence: float
     """By how much the audio makes it likelier than silence does, as a log-probability. What a model
     says of noise has none, however likely it is"""
-    text: str
-    """It as the model would write it"""
     margin: float
     """How much likelier the open text is, as a part of the evidence: 0 or less where it is not
     likelier, infinite where there is no evidence"""
@@ -90,22 +105,17 @@ class PhraseScores:
     """Hypotheses in them"""
 
 
-def matched(scores: PhraseScores) -> ScoredPhrase | None:
-    """Return the phrase that explains the audio nearly as well as free text, or None."""
-    best = scores.phrases[0] if scores.phrases else None
-    if best and best.margin <= MATCH_MARGIN_MOST and best.evidence >= MATCH_EVIDENCE_LEAST:
-        return best
-    return None
-
-
 class Listener(Protocol):
     """A model that has heard a segment."""
 
     def continuations(self, paths: int) -> Continuations:
         """Return a decoder for so many hypotheses of what it has heard."""
 
-    def log_prob(self, tokens: tuple[int, ...]) -> float:
-        """Return the log-probability of tokens and the end, by themselves."""
+    def rows(self, tokens: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return the log-probabilities at each of some tokens, by themselves, and after them.
+
+        float32, shape (tokens + 1, all tokens).
+        """
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         """Return the same where nothing is heard."""
@@ -149,6 +159,7 @@ class PhraseScorer:
         self._vocabulary = vocabulary
         self._end = end
         self._letters_most = self.automaton.letters.longest()
+        self._nearest = NearestPhrases(graph)
 
     def score(self, open_text: OpenText, listener: Listener) -> PhraseScores:
         """Return the best phrases.
@@ -159,52 +170,97 @@ class PhraseScorer:
         """
         letters = letters_of(open_text.text)
         if letters and (arcs := self.automaton.letters.path(letters)) is not None:
-            phrase = self._scored(
-                arcs, open_text.written, open_text.log_prob, open_text.log_prob, listener
-            )
+            phrase = self._phrase(arcs, open_text.written, open_text.log_prob, open_text, listener)
             return PhraseScores(open_text, (phrase,), exact=True)
         if len(letters) > self._letters_most and not self.scope.exhaustive:
             return PhraseScores(open_text)
         behind = min(BEHIND_FOR_EACH * (len(open_text.written) + 1), BEHIND_MOST)
-        width = self.scope.width
-        searched = search(
-            self.automaton,
-            listener.continuations(max(width.paths, width.first)),
-            self._end,
-            width,
-            -math.inf if self.scope.exhaustive else open_text.log_prob - behind,
-        )
-        phrases = [
-            self._scored(arcs, written, listener.log_prob(written), open_text.log_prob, listener)
-            for arcs, written in self._by_phrase(searched).items()
-        ]
-        phrases.sort(key=lambda each: -each.log_prob)
-        return PhraseScores(
-            open_text,
-            tuple(phrases),
-            passes=searched.passes + len(phrases),
-            rows=searched.rows + sum(len(each.written) + 1 for each in phrases),
-        )
+        least = -math.inf if self.scope.exhaustive else open_text.log_prob - behind
+        tried = self._tried(open_text, listener, least)
+        passes, rows = tried.passes, tried.rows
+        scored: dict[Arcs, tuple[float, Tokens]] = {}
+        for each, log_prob in tried.log_probs.items():  # the best first
+            scored.setdefault(each.arcs, (log_prob, each.written))
+        if not self._sure(scored, open_text, listener):
+            if scored and not self.scope.exhaustive:
+                least = max(least, max(scored.values())[0])
+            searched = self._searched(listener, least)
+            passes, rows = passes + searched.passes, rows + searched.rows
+            for arcs, written in self._by_phrase(searched).items():
+                if all(written != tokens for _, tokens in scored.values()):
+                    log_prob = log_prob_of(listener, written, self._end)
+                    scored[arcs] = max((log_prob, written), scored.get(arcs, (-math.inf, ())))
+                    passes, rows = passes + 1, rows + len(written) + 1
+        phrases = self._best(scored, open_text, listener)
+        return PhraseScores(open_text, phrases, passes=passes, rows=rows)
 
-    def _by_phrase(self, searched: Searched) -> dict[tuple[int, ...], tuple[int, ...]]:
+    def _tried(self, open_text: OpenText, listener: Listener, least: float) -> Scores:
+        """Score the phrases that are nearest to the open text."""
+        letters = sounds_of(open_text.text)
+        near = self._nearest.nearest(letters, self.scope.near) if self.scope.near else []
+        most = NEAR_ENOUGH * far_from_nothing(letters)
+        candidates = candidates_of(
+            [each for each in near if each.distance <= most], open_text.text, self._vocabulary
+        )
+        return best_of(candidates, listener.rows, self._end, least)
+
+    def _sure(
+        self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
+    ) -> bool:
+        """Tell whether one is as likely as the open text, or nearly so."""
+        if not scored or self.scope.exhaustive:
+            return False
+        log_prob, written = max(scored.values())
+        return self._phrase((), written, log_prob, open_text, listener).margin <= self.scope.sure
+
+    def _searched(self, listener: Listener, least: float) -> Searched:
+        width = self.scope.width
+        decoder = listener.continuations(max(width.paths, width.first))
+        return search(self.automaton, decoder, self._end, width, least)
+
+    def _by_phrase(self, searched: Searched) -> dict[Arcs, Tokens]:
         """Return the best way to write each of the best phrases."""
-        found: dict[tuple[int, ...], tuple[int, ...]] = {}
+        found: dict[Arcs, Tokens] = {}
         for sentence in searched.sentences:  # the best first
             arcs = self.automaton.letters.path(self._vocabulary.letters(sentence.tokens))
             if arcs is not None and len(found) < self.scope.width.found:
                 found.setdefault(arcs, sentence.tokens)
         return found
 
-    def _scored(
+    def _best(
+        self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
+    ) -> tuple[ScoredPhrase, ...]:
+        """Return the best that are told, with their evidence, which takes a pass each."""
+        ordered = sorted(scored.items(), key=lambda pair: -pair[1][0])
+        told = len(ordered) if self.scope.exhaustive else 1
+        return tuple(
+            self._phrase(arcs, written, log_prob, open_text, listener)
+            for arcs, (log_prob, written) in ordered[:told]
+        )
+
+    def _phrase(
         self,
-        arcs: tuple[int, ...],
-        written: tuple[int, ...],
+        arcs: Arcs,
+        written: Tokens,
         log_prob: float,
-        open_log_prob: float,
+        open_text: OpenText,
         listener: Listener,
     ) -> ScoredPhrase:
         evidence = log_prob - listener.silence(written)
-        margin = (open_log_prob - log_prob) / evidence if evidence > 0 else math.inf
-        return ScoredPhrase(
-            arcs, written, log_prob, evidence, self._vocabulary.text(written), margin
-        )
+        margin = (open_text.log_prob - log_prob) / evidence if evidence > 0 else math.inf
+        text = self._vocabulary.text(written)
+        return ScoredPhrase(arcs, written, text, log_prob, evidence, margin)
+
+
+def log_prob_of(listener: Listener, tokens: Tokens, end: int) -> float:
+    """Return the log-probability of tokens and the end, by themselves."""
+    rows = listener.rows(tokens)
+    return float(rows[range(len(tokens) + 1), [*tokens, end]].sum())
+
+
+def matched(scores: PhraseScores) -> ScoredPhrase | None:
+    """Return the phrase that a segment is; None where it is none, or too little tells so."""
+    for best in scores.phrases[:1]:
+        if best.margin <= MATCH_MARGIN_MOST and best.evidence >= MATCH_EVIDENCE_LEAST:
+            return best
+    return None

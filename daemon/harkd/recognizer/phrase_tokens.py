@@ -7,7 +7,7 @@ states after them. Made as far as it is walked, and kept. Pure; used by one thre
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +33,19 @@ class Vocabulary:
 
     Args:
         texts: Of each token by its id, with spaces where words begin; None for one that is no text.
+        spelled: Returns the tokens that the model writes a text with; without it, only what a
+            search finds is scored.
     """
 
-    def __init__(self, texts: Sequence[str | None]) -> None:
-        spelled: list[tuple[str, int]] = []
+    def __init__(
+        self,
+        texts: Sequence[str | None],
+        spelled: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
+        self._spelled = spelled
+        self._texts = texts
+        self._ids = {text.strip(): token for token, text in enumerate(texts) if text}
+        lettered: list[tuple[str, int]] = []
         joints: list[int] = []
         marks: list[int] = []
         for token, text in enumerate(texts):
@@ -44,16 +53,15 @@ class Vocabulary:
                 continue
             letters = letters_of(text)
             if letters:
-                spelled.append((letters, token))
+                lettered.append((letters, token))
             elif text and text.strip() in JOINTS and len(text) <= SILENT_MOST:
                 joints.append(token)
             elif text.strip() in MARKS:
                 marks.append(token)
-        spelled.sort()
-        self._texts = texts
-        self._by_id = {token: letters for letters, token in spelled}
-        self._letters = [letters for letters, _ in spelled]
-        self._tokens = np.array([token for _, token in spelled], np.int64)
+        lettered.sort()
+        self._by_id = {token: letters for letters, token in lettered}
+        self._letters = [letters for letters, _ in lettered]
+        self._tokens = np.array([token for _, token in lettered], np.int64)
         self._joints = np.array(joints, np.int64)
         self._silent = np.array(joints + marks, np.int64)
 
@@ -65,13 +73,21 @@ class Vocabulary:
         """
         return self._silent if between else self._joints
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """Return what tokens write, with its capitals and marks."""
-        return "".join(self._texts[token] or "" for token in tokens).strip()
-
     def letters(self, tokens: Sequence[int]) -> str:
         """Return what tokens write."""
         return "".join(self._by_id.get(token, "") for token in tokens)
+
+    def spelled(self, text: str) -> tuple[int, ...]:
+        """Return the tokens that the model writes a text with; none where that is not known."""
+        return tuple(self._spelled(text)) if self._spelled else ()
+
+    def token(self, text: str) -> int | None:
+        """Return the last token of just this text, but for spaces."""
+        return self._ids.get(text)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Return tokens as text."""
+        return "".join(self._texts[token] or "" for token in tokens).strip()
 
     def all(self) -> tuple[int, int]:
         """Return where the tokens that begin with nothing lie: all of them."""
