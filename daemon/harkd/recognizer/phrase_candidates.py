@@ -88,7 +88,9 @@ def with_digits(words: tuple[str, ...], text: str) -> str:
     return written_like(tuple(said), text)
 
 
-def best_of(candidates: list[Candidate], rows_of: Rows, end: int, least: float) -> Scores:
+def best_of(
+    candidates: list[Candidate], rows_of: Rows, end: int, least: float, within: float
+) -> Scores:
     """Score candidates until no other can be the best.
 
     Args:
@@ -96,6 +98,7 @@ def best_of(candidates: list[Candidate], rows_of: Rows, end: int, least: float) 
         rows_of: The decoder.
         end: The id of the token that ends a text.
         least: A log-probability; what falls below it is given up.
+        within: So much less likely than the best may be what is scored yet.
     """
     scores = Scores({})
     bounds = dict.fromkeys(candidates, 0.0)
@@ -116,7 +119,7 @@ def best_of(candidates: list[Candidate], rows_of: Rows, end: int, least: float) 
             if same < min(len(other), len(full)):
                 known = float(sums[same]) + float(rows[same, other[same]])
                 bounds[each] = min(bounds[each], known)
-        bounds = {each: bound for each, bound in bounds.items() if bound > least}
+        bounds = {each: bound for each, bound in bounds.items() if bound > least - within}
     ordered = sorted(scores.log_probs.items(), key=lambda pair: -pair[1])
     scores.log_probs = {each: score for each, score in ordered if score > -math.inf}
     return scores

@@ -256,6 +256,18 @@ def _bounds(ranks: Ints) -> list[tuple[int, int]]:
     return list(itertools.pairwise(places))
 
 
+def distance_of(letters: str, others: str) -> int:
+    """Return how far two texts are from each other, by their letters."""
+    row = np.concatenate([[0], np.cumsum([_left_out(each) for each in others])]).astype(np.int64)
+    whole = row.copy()
+    for letter in letters:
+        grown = row + _left_out(letter)
+        instead = np.array([_instead(letter, each) for each in others], np.int64)
+        grown[1:] = np.minimum(grown[1:], row[:-1] + instead)
+        row = np.minimum.accumulate(grown - whole) + whole
+    return int(row[-1])
+
+
 def far_from_nothing(letters: str) -> int:
     """Return the distance of some letters from none."""
     return sum(map(_left_out, letters))

@@ -16,9 +16,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from harkd.recognizer.phrase_candidates import Scores, best_of, candidates_of
+from harkd.recognizer.phrase_candidates import FOR_EACH_STEP, Scores, best_of, candidates_of
 from harkd.recognizer.phrase_letters import PhraseGraph, letters_of
-from harkd.recognizer.phrase_nearest import NearestPhrases, far_from_nothing, sounds_of
+from harkd.recognizer.phrase_nearest import (
+    NearestPhrases,
+    distance_of,
+    far_from_nothing,
+    sounds_of,
+)
 from harkd.recognizer.phrase_search import Continuations, Searched, Width, search
 from harkd.recognizer.phrase_tokens import TokenAutomaton, Vocabulary
 from harkd.recognizer.protocol import Stream
@@ -30,7 +35,9 @@ and at most; docs/accuracy.md has what it costs."""
 NEAR_ENOUGH = 0.5
 """Phrases that are farther from the open text than this part of what leaving it out costs are not
 scored before the search."""
-MATCH_MARGIN_MOST = 0.5
+PRIOR_PART = 0.5
+"""How much of a phrase's log-probability in silence is taken off where phrases are compared."""
+MATCH_MARGIN_MOST = 0.6
 MATCH_EVIDENCE_LEAST = 6.0
 """What a phrase must reach to be a match; docs/accuracy.md has how these were chosen."""
 
@@ -183,7 +190,7 @@ class PhraseScorer:
             scored.setdefault(each.arcs, (log_prob, each.written))
         if not self._sure(scored, open_text, listener):
             if scored and not self.scope.exhaustive:
-                least = max(least, max(scored.values())[0])
+                least = max(least, max(scored.values())[0] - self.scope.width.within)
             searched = self._searched(listener, least)
             passes, rows = passes + searched.passes, rows + searched.rows
             for arcs, written in self._by_phrase(searched).items():
@@ -202,7 +209,8 @@ class PhraseScorer:
         candidates = candidates_of(
             [each for each in near if each.distance <= most], open_text.text, self._vocabulary
         )
-        return best_of(candidates, listener.rows, self._end, least)
+        within = self.scope.width.within
+        return best_of(candidates, listener.rows, self._end, least, within)
 
     def _sure(
         self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
@@ -230,13 +238,29 @@ class PhraseScorer:
     def _best(
         self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
     ) -> tuple[ScoredPhrase, ...]:
-        """Return the best that are told, with their evidence, which takes a pass each."""
+        """Return the likeliest, in the order in which they explain what was heard.
+
+        A short phrase is likely whatever is heard, so part of what silence says is taken off; and
+        of two that are as likely, the one that is nearer to the open text is the better.
+        """
         ordered = sorted(scored.items(), key=lambda pair: -pair[1][0])
-        told = len(ordered) if self.scope.exhaustive else 1
-        return tuple(
+        if not self.scope.exhaustive:
+            least = ordered[0][1][0] - self.scope.width.within if ordered else 0.0
+            ordered = [pair for pair in ordered if pair[1][0] >= least][: self.scope.width.found]
+        found = [
             self._phrase(arcs, written, log_prob, open_text, listener)
-            for arcs, (log_prob, written) in ordered[:told]
-        )
+            for arcs, (log_prob, written) in ordered
+        ]
+        heard = sounds_of(open_text.text)
+        if len(found) > 1 and not self.scope.exhaustive:
+            found.sort(
+                key=lambda each: (
+                    (PRIOR_PART - 1) * each.log_prob
+                    - PRIOR_PART * each.evidence
+                    + FOR_EACH_STEP * distance_of(sounds_of(each.text), heard)
+                )
+            )
+        return tuple(found)
 
     def _phrase(
         self,

@@ -44,7 +44,7 @@ class Continuations(Protocol):
 class Width:
     """How far a search looks."""
 
-    paths: int = 6
+    paths: int = 4
     """Hypotheses at a time, 1 or more"""
     first: int = 16
     """The same for the first `FIRST_TOKENS`, of which a model is least sure"""
