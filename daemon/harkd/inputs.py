@@ -210,7 +210,6 @@ class Input:
             self._ending.callback(printer.close)
             self._sinks.append(printer)
         self._ending.callback(self.side.stop)
-        self._ending.callback(self._book.stop)
         self._book.start()
         self._tell(StateChanged(State.STARTING, datetime.now(UTC)))
         self.side.start()
