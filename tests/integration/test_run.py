@@ -238,7 +238,8 @@ def test_stopping_in_the_middle_of_a_word_is_clean(
         subscriber.wait_for(listening, 15)
         (capture,) = children(daemon.process.pid)
         pulse.play(samples / "two_cities.wav")
-        subscriber.wait_for(on("transcript/partial"), 15)
+        # Of the first syllables alone, the model makes a loop of words, which is rejected.
+        subscriber.wait_for(lambda m: on("transcript/partial")(m) and b"worst" in m.payload, 15)
         begin = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - begin < 4
