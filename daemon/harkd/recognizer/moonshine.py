@@ -216,7 +216,7 @@ class Moonshine:
 
     def vocabulary(self) -> Vocabulary:
         """Return the tokens by their letters, for a `PhraseScorer`."""
-        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled)
+        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled, TOKEN_END)
 
     def run_decoder(
         self, ids: NDArray[np.int64], heard: tuple[Float32, int], past: dict[str, Float32] | None
