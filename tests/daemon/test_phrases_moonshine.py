@@ -165,7 +165,7 @@ def test_the_published_decoder_goes_on_from_its_first_pass(model_dir: Path) -> N
     """A text's log-probabilities are those of one pass over all of it, but for int8's rounding."""
     model = load_recognizer(model_dir, load_manifest(model_dir), threads=1)
     assert isinstance(model, Moonshine)
-    hidden = model.encode(noise(3).astype(np.float32) / 32768)
+    hidden = model.encode((noise(3) / 32768).astype(np.float32))
     tokens = tuple(model.tokenizer.spelled("Set a timer for five minutes."))
     rows = MoonshineHeard(model, hidden, 32_000).rows(tokens)
     whole = model.ask(hidden, 32_000, [TOKEN_START, *tokens])
