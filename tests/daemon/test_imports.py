@@ -84,7 +84,8 @@ LAYERS = [
     | {"recognizer.hotword_rescoring", "recognizer.spelling", "recognizer.extra_output"}
     | {"recognizer.phrase_letters", "recognizer.phrase_numbers", "recognizer.phrase_tokens"}
     | {"recognizer.phrase_search", "recognizer.phrase_scorer"}
-    | {"recognizer.phrase_nearest", "recognizer.phrase_candidates"}
+    | {"recognizer.phrase_nearest", "recognizer.phrase_candidates", "recognizer.ctc_phrases"}
+    | {"recognizer.phrase_scores"}
     | {"recognizer.lean_continuations", "recognizer.moonshine_continuations"}
     | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
     | {"memory", "memory_check"}

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from harkd.recognizer.phrase_letters import LetterAutomaton, letters_of
 from harkd.recognizer.phrase_numbers import number_of, words_of
-from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, Scope
+from harkd.recognizer.phrase_scorer import (
+    MATCH_EVIDENCE_LEAST,
+    MATCH_MARGIN_MOST,
+    MATCH_MARGIN_MOST_CTC,
+    OpenText,
+    PhraseScorer,
+    PhraseScores,
+    Scope,
+    ScoredPhrase,
+    matched,
+)
 from harkd.recognizer.phrase_search import Sentence, Width, search
 from harkd.recognizer.phrase_tokens import TokenAutomaton, Vocabulary
 from small_phrases import SmallGraph, small_graph
@@ -358,3 +368,90 @@ def test_states_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Monkey
     first = scoring.score(open_text((20,), -1.0), RandomListener(4))
     again = scoring.score(open_text((20,), -1.0), RandomListener(4))
     assert first.phrases == again.phrases
+
+
+# ------------------------------------------------------------------------------ a match
+
+
+def scored(margin: float, evidence: float, *, as_a_whole: bool = False) -> PhraseScores:
+    """What is said of one phrase."""
+    phrase = ScoredPhrase((0,), (5,), "a", -3.0, evidence, margin)
+    return PhraseScores(OpenText("b", (6,), -2.0), (phrase,), as_a_whole=as_a_whole)
+
+
+def test_a_match_has_little_margin_and_much_evidence() -> None:
+    best = matched(scored(MATCH_MARGIN_MOST, MATCH_EVIDENCE_LEAST))
+    assert best is not None
+    assert best.text == "a"
+    assert matched(scored(MATCH_MARGIN_MOST + 0.01, 50.0)) is None
+    assert matched(scored(0.0, MATCH_EVIDENCE_LEAST - 0.1)) is None
+    assert matched(PhraseScores(OpenText("b", (6,), -2.0))) is None
+
+
+def test_ctc_needs_less_margin() -> None:
+    assert matched(scored(MATCH_MARGIN_MOST_CTC, 50.0, as_a_whole=True)) is not None
+    assert matched(scored(MATCH_MARGIN_MOST_CTC + 0.01, 50.0, as_a_whole=True)) is None
+
+
+class Judging:
+    """Whole texts, each as likely as it is told."""
+
+    def __init__(self, likely: dict[str, float], quiet: dict[str, float] | None = None) -> None:
+        self.likely, self.quiet = likely, quiet or {}
+
+    def log_probs(self, texts: Sequence[tuple[int, ...]]) -> list[float]:
+        return [self.likely.get(LETTERED.text(each), -50.0) for each in texts]
+
+    def silence(self, tokens: tuple[int, ...]) -> float:
+        return self.quiet.get(LETTERED.text(tokens), -40.0)
+
+
+ALPHABET = " abcdefghijklmnopqrstuvwxyz"
+
+
+def lettered(text: str) -> list[int]:
+    """A token for each letter; none for a text with digits."""
+    return [ALPHABET.index(each) for each in text] if set(text) <= set(ALPHABET) else []
+
+
+LETTERED = Vocabulary(list(ALPHABET), lettered)
+
+
+def judged(heard: str, likely: dict[str, float], **quiet: float) -> str:
+    """Which phrase is the best."""
+    scorer = PhraseScorer(small_graph("dim to (fifty|thirty)", "put it up"), LETTERED)
+    open_text = OpenText(heard, tuple(map(ALPHABET.index, heard)), -1.0)
+    judging = Judging({heard: -1.0, **likely}, {k.replace("_", " "): v for k, v in quiet.items()})
+    return scorer.judged(open_text, judging).phrases[0].text
+
+
+def test_the_likeliest_of_those_that_sound_like_the_text_is_the_best() -> None:
+    assert judged("tim to thifty", {"dim to fifty": -3.0, "dim to thirty": -6.0}) == "dim to fifty"
+    assert judged("tim to thifty", {"dim to fifty": -6.0, "dim to thirty": -3.0}) == "dim to thirty"
+
+
+def test_of_two_that_are_nearly_as_likely_the_nearer_is_the_better() -> None:
+    likely = {"dim to fifty": -3.9, "dim to thirty": -3.0}
+    assert judged("tim to fifty", likely) == "dim to fifty"
+    assert judged("tim to thirty", likely) == "dim to thirty"
+
+
+def test_of_two_that_are_nearly_as_likely_silence_says_less_of_the_better() -> None:
+    likely = {"dim to fifty": -3.5, "dim to thirty": -3.0}
+    told = judged("dim to firty", likely, dim_to_thirty=-5.0)
+    assert told == "dim to fifty"
+
+
+def test_a_text_that_is_a_phrase_is_it() -> None:
+    scorer = PhraseScorer(small_graph("put it up"), LETTERED)
+    tokens = tuple(map(ALPHABET.index, "put it up"))
+    scores = scorer.judged(OpenText("put it up", tokens, -1.0), Judging({"put it up": -2.0}))
+    assert scores.exact
+    assert (scores.phrases[0].margin, scores.phrases[0].evidence) == (0.0, 38.0)
+
+
+def test_what_is_far_from_all_phrases_is_not_asked_for() -> None:
+    scorer = PhraseScorer(small_graph("put it up"), LETTERED)
+    tokens = tuple(map(ALPHABET.index, "zzz zzz zzz"))
+    scores = scorer.judged(OpenText("zzz zzz zzz", tokens, -1.0), Judging({}))
+    assert scores.phrases == ()

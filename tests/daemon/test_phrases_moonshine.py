@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from harkd.errors import ModelError
 from harkd.model_package import load_manifest
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.moonshine import Moonshine
+from harkd.recognizer.moonshine_continuations import MoonshineHeard
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.moonshine_tokens import TOKEN_END
+from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START
 from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
 from harkd.recognizer.phrase_search import Width
 from harkd_convert.conversion import convert
@@ -157,3 +159,41 @@ def test_a_real_model_finds_the_phrase_that_was_said_among_others(
     )
     assert exact.exact
     assert exact.phrases[0].margin == 0.0
+
+
+def test_the_published_decoder_goes_on_from_its_first_pass(model_dir: Path) -> None:
+    """A text's log-probabilities are those of one pass over all of it, but for int8's rounding."""
+    model = load_recognizer(model_dir, load_manifest(model_dir), threads=1)
+    assert isinstance(model, Moonshine)
+    hidden = model.encode((noise(3) / 32768).astype(np.float32))
+    tokens = tuple(model.tokenizer.spelled("Set a timer for five minutes."))
+    rows = MoonshineHeard(model, hidden, 32_000).rows(tokens)
+    whole = model.ask(hidden, 32_000, [TOKEN_START, *tokens])
+    full = [*tokens, TOKEN_END]
+    assert rows.shape == whole.shape
+    at = range(len(full))
+    np.testing.assert_allclose(rows[at, full], whole[at, full], atol=1.5)
+
+
+@pytest.mark.parametrize("kind", ["model_dir", "lean_model_dir"])
+def test_a_real_model_finds_what_it_would_never_begin_with(
+    kind: str, request: pytest.FixtureRequest, model_dir: Path
+) -> None:
+    """No search of one hypothesis gets past a first word that is wrong; sounding like it does."""
+    folder = request.getfixturevalue(kind)
+    model = load_recognizer(folder, load_manifest(folder), threads=1)
+    assert isinstance(model, Moonshine | MoonshineLean)
+    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
+    audio, _ = soundfile.read(model_dir / sample.path, dtype="int16")
+    stream = model.stream()
+    stream.accept(audio[: int(2.6 * 16_000)])
+    graph = small_graph("clever tried ever failed", "ever so many lights", "turn on the light")
+    narrow = Width(paths=1, first=1)
+    by_sound = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, sure=-math.inf))
+    searched = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, near=0))
+    found = [
+        [graph.words(each.arcs) for each in stream.phrases(scorer).phrases[:1]]
+        for scorer in (by_sound, searched)
+    ]
+    assert found[0] == ["clever tried ever failed"]
+    assert found[1] != found[0]

@@ -14,7 +14,10 @@ from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
 from harkd.recognizer.chunk_layout import UnknownLayoutError
 from harkd.recognizer.hotwords import Hotwords as Phrases
 from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of
+from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
+from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.protocol import Effort, Work
+from harkd.recognizer.search import Search
 from harkd.recognizer.symbols import Symbols
 
 WRONG_FILES = "check that model.yaml names the right files"
@@ -73,6 +76,23 @@ class ChunkModel:
             ]
             kept = self._phrases = (hotwords, Phrases(written))
         return kept[1]
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens by their letters, for a `PhraseScorer`."""
+        return Vocabulary(self.symbols.texts(), self._spelled)
+
+    def score(
+        self,
+        scorer: PhraseScorer,
+        open_text: OpenText,
+        search: Search,  # noqa: ARG002
+    ) -> PhraseScores:
+        """Return which phrase an open text is: a family may know more of what was heard."""
+        return scorer.exact(open_text)
+
+    def _spelled(self, phrase: str) -> list[int]:
+        """Return the tokens that a phrase is most simply written with; none if it cannot be."""
+        return next(iter(self.symbols.spelled(phrase)), [])
 
     def rest(self) -> None:
         """Give back what is no longer used."""

@@ -17,6 +17,7 @@ from harkd.recognizer.chunk_encoder import ChunkEncoder, EncoderState
 from harkd.recognizer.chunk_model import ChunkModel
 from harkd.recognizer.fbank import Fbank
 from harkd.recognizer.onnx import failed
+from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
 from harkd.recognizer.protocol import Hypothesis, Work
 from harkd.recognizer.search import Found, Search
 
@@ -66,7 +67,8 @@ class ChunkStream:
         if self._exact is None:
             try:
                 self._catch_up()
-                self._exact = self._rough = self._heard(self._silence_after())
+                self._whole = self._silence_after()
+                self._exact = self._rough = self._heard(self._whole)
             except Exception as error:
                 raise failed(self._model.name, self._fbank.samples, error) from error
         return self._exact
@@ -78,6 +80,19 @@ class ChunkStream:
             self._model.spare.append(self._state)
             self._state = None
         return hypothesis
+
+    def phrases(self, scorer: PhraseScorer) -> PhraseScores:
+        """Return which phrases explain the audio so far; before or after `finish`.
+
+        Raises:
+            RecognitionError: The model failed on this audio.
+        """
+        heard = self.prepare()
+        open_text = OpenText(heard.text, heard.tokens, float(sum(heard.log_probs)))
+        try:
+            return self._model.score(scorer, open_text, self._whole)
+        except Exception as error:
+            raise failed(self._model.name, self._fbank.samples, error) from error
 
     def restart(self) -> None:
         """Forget all audio."""
@@ -97,6 +112,8 @@ class ChunkStream:
     def _begin(self) -> None:
         self._fbank = Fbank(self._model.encoder.layout.features)
         self._search = self._new_search()
+        self._whole = self._search
+        """… with the silence behind it"""
         self._rough = None
         self._exact = None
 

@@ -14,7 +14,10 @@ from harkd.model_package import Manifest
 from harkd.recognizer.chunk_model import ChunkModel
 from harkd.recognizer.chunk_stream import ChunkStream
 from harkd.recognizer.ctc_beam import BeamCtc
+from harkd.recognizer.ctc_phrases import CtcJudge, KeepingCtc
 from harkd.recognizer.onnx import fetch_anew
+from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
+from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.protocol import EVERYTHING, Effort
 from harkd.recognizer.search import GreedyCtc, Search
 from harkd.recognizer.symbols import BLANKS
@@ -51,14 +54,29 @@ class StreamingCtc(ChunkModel):
                 fetch_anew(self.paths["tokens"]),
             )
         self._blank = blank
+        self._keeps = False
 
     def stream(self, hotwords: Hotwords = ()) -> ChunkStream:
         """Begin a segment; with hotwords, by beam search, which costs more."""
         if not hotwords:
             return ChunkStream(self, self.search)
         phrases = self.phrases(hotwords)
-        return ChunkStream(self, lambda: BeamCtc(self._blank, phrases))
+        return ChunkStream(self, lambda: self._keeping(BeamCtc(self._blank, phrases)))
 
     def search(self) -> Search:
         """Begin a search."""
-        return GreedyCtc(self._blank)
+        return self._keeping(GreedyCtc(self._blank))
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the tokens by their letters; streams that begin from now on can be scored."""
+        self._keeps = True
+        return super().vocabulary()
+
+    def score(self, scorer: PhraseScorer, open_text: OpenText, search: Search) -> PhraseScores:
+        """Return which phrases near to an open text explain what was heard."""
+        if not isinstance(search, KeepingCtc) or not search.outputs:
+            return scorer.exact(open_text)
+        return scorer.judged(open_text, CtcJudge(search.outputs, self._blank))
+
+    def _keeping(self, search: Search) -> Search:
+        return KeepingCtc(search) if self._keeps else search

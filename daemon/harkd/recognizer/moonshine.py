@@ -25,7 +25,7 @@ from harkd.recognizer.hotword_rescoring import (
     winners,
     with_winners,
 )
-from harkd.recognizer.moonshine_continuations import MoonshineHeard, log_prob_in_silence
+from harkd.recognizer.moonshine_continuations import MoonshineHeard, MoonshineSilence
 from harkd.recognizer.moonshine_tokens import (
     STEM_SAMPLES,
     TOKEN_END,
@@ -98,7 +98,7 @@ class Moonshine:
         self._decoder = open_session(paths["decoder"], threads, arena=True)
         self.provider = provider_of(self._decoder)
         self._read_shapes(paths)
-        self.silence = Silence(lambda tokens: log_prob_in_silence(self, tokens))
+        self.silence = Silence(MoonshineSilence(self).log_prob)
 
     def stream(self, hotwords: Hotwords = ()) -> MoonshineStream:
         """Begin a segment."""
@@ -220,7 +220,7 @@ class Moonshine:
 
     def vocabulary(self) -> Vocabulary:
         """Return the tokens by their letters, for a `PhraseScorer`."""
-        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled)
+        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled, TOKEN_END)
 
     def run_decoder(
         self, ids: NDArray[np.int64], heard: tuple[Float32, int], past: dict[str, Float32] | None

@@ -26,18 +26,24 @@ class MoonshineContinuations:
     Args:
         model: The loaded model.
         heard: float32, shape (1, frames, width), from its encoder, and the audio's samples.
+        begun: Log-probabilities of the first token, (1, tokens), and the caches behind it.
     """
 
     most_tokens = 64
 
-    def __init__(self, model: Moonshine, heard: tuple[Float32, int]) -> None:
+    def __init__(
+        self,
+        model: Moonshine,
+        heard: tuple[Float32, int],
+        begun: tuple[Float32, dict[str, Float32]],
+    ) -> None:
         self._model = model
         self._heard = heard
-        self._caches: dict[str, Float32] = {}
+        self._first, self._caches = begun[0], dict(begun[1])
 
     def begin(self) -> Float32:
         """Return the log-probabilities of the first token: (1, tokens)."""
-        return self._run(np.array([[TOKEN_START]], np.int64), None)
+        return self._first
 
     def advance(self, parents: list[int], tokens: list[int]) -> Float32:
         """Go on with some hypotheses, a token more for each; return (hypotheses, tokens)."""
@@ -48,7 +54,7 @@ class MoonshineContinuations:
         }
         return self._run(np.array(tokens, np.int64)[:, None], past)
 
-    def _run(self, ids: NDArray[np.int64], past: dict[str, Float32] | None) -> Float32:
+    def _run(self, ids: NDArray[np.int64], past: dict[str, Float32]) -> Float32:
         """Return the log-probabilities after the ids, (n, 1)."""
         logits, caches = self._model.run_decoder(ids, self._heard, past)
         self._caches.update(caches)
@@ -67,32 +73,54 @@ class MoonshineHeard:
     def __init__(self, model: Moonshine, hidden: Float32, samples: int) -> None:
         self._model = model
         self._heard = hidden, samples
+        self._begun: tuple[Float32, dict[str, Float32]] | None = None
 
     def continuations(self, paths: int) -> MoonshineContinuations:  # noqa: ARG002
         """Return a decoder for any number of hypotheses."""
-        return MoonshineContinuations(self._model, self._heard)
+        return MoonshineContinuations(self._model, self._heard, self.begun())
+
+    def begun(self) -> tuple[Float32, dict[str, Float32]]:
+        """Return the log-probabilities of the first token, (1, tokens), and the caches behind it.
+
+        The decoder makes the encoder's keys and values in its first pass, which takes longest.
+        """
+        if self._begun is None:
+            ids = np.array([[TOKEN_START]], np.int64)
+            logits, caches = self._model.run_decoder(ids, self._heard, None)
+            self._begun = log_softmax(logits[0]), caches
+        return self._begun
 
     def rows(self, tokens: tuple[int, ...]) -> Float32:
         """Return the log-probabilities at each of some tokens, by themselves, and after them."""
-        return rows_of(self._model, self._heard, tokens)
+        first, caches = self.begun()
+        if not tokens:
+            return first
+        logits, _ = self._model.run_decoder(np.array([tokens], np.int64), self._heard, caches)
+        return np.concatenate([first, log_softmax(logits[0])])
 
     def silence(self, tokens: tuple[int, ...]) -> float:
         """Return the log-probability of tokens and the end where nothing is heard."""
         return self._model.silence.log_prob(tokens)
 
 
-def log_prob_in_silence(model: Moonshine, tokens: tuple[int, ...]) -> float:
-    """Return the log-probability of tokens and the end where nothing is heard."""
-    hidden = model.encode(np.zeros(SILENCE_SAMPLES, np.float32))
-    rows = rows_of(model, (hidden, SILENCE_SAMPLES), tokens)
-    return float(rows[range(len(tokens) + 1), [*tokens, TOKEN_END]].sum())
+class MoonshineSilence:
+    """Texts where nothing is heard.
 
+    Args:
+        model: The loaded model.
+    """
 
-def rows_of(model: Moonshine, heard: tuple[Float32, int], tokens: tuple[int, ...]) -> Float32:
-    """Return the log-probabilities at each of some tokens and after them, in one pass."""
-    ids = np.array([[TOKEN_START, *tokens]], np.int64)
-    logits, _ = model.run_decoder(ids, heard, None)
-    return log_softmax(logits[0])
+    def __init__(self, model: Moonshine) -> None:
+        self._model = model
+        self._heard: MoonshineHeard | None = None
+
+    def log_prob(self, tokens: tuple[int, ...]) -> float:
+        """Return the log-probability of tokens and the end."""
+        if self._heard is None:
+            hidden = self._model.encode(np.zeros(SILENCE_SAMPLES, np.float32))
+            self._heard = MoonshineHeard(self._model, hidden, SILENCE_SAMPLES)
+        rows = self._heard.rows(tokens)
+        return float(rows[range(len(tokens) + 1), [*tokens, TOKEN_END]].sum())
 
 
 def log_softmax(logits: Float32) -> Float32:

@@ -37,6 +37,7 @@ from harkd.recognizer.lean_encoder import (
 from harkd.recognizer.moonshine_tokens import (
     SILENCE_SAMPLES,
     STEM_SAMPLES,
+    TOKEN_END,
     Decoded,
     Tokenizer,
     hypothesis_of,
@@ -146,7 +147,7 @@ class MoonshineLean:
                 f"the package {self.name} is of an older version, and cannot score phrases",
                 "make it again with this version's harkd-convert",
             )
-        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled)
+        return Vocabulary(self.tokenizer.texts(), self.tokenizer.spelled, TOKEN_END)
 
     @property
     def continuations(self) -> SpareContinuations:

@@ -9,13 +9,13 @@ Runs on the thread that uses the stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harkd.recognizer.phrase_nearest import Near, written_like
+from harkd.recognizer.phrase_nearest import Near, sounds_of
 from harkd.recognizer.phrase_numbers import NUMBER_WORDS, number_of
 from harkd.recognizer.phrase_tokens import Vocabulary
 
@@ -86,6 +86,31 @@ def with_digits(words: tuple[str, ...], text: str) -> str:
             said.append(words[at])
             at += 1
     return written_like(tuple(said), text)
+
+
+def written_like(words: Sequence[str], text: str) -> str:
+    """Return words as the text would write them, without a mark at the end.
+
+    What is the same in the text is written as there ("50%", "Firefox"), and the first letter is a
+    capital where the text's is.
+    """
+    known: dict[str, str] = {}
+    parts = text.split()
+    for place, part in enumerate(parts):
+        plain = part.strip(".,!?\"'")
+        known.setdefault(sounds_of(part), plain[:1].lower() + plain[1:] if not place else plain)
+    written, at = [], 0
+    while at < len(words):
+        runs = range(min(len(words), at + 6), at, -1)
+        end = next((end for end in runs if "".join(map(sounds_of, words[at:end])) in known), at)
+        if end > at:
+            written.append(known["".join(map(sounds_of, words[at:end]))])
+            at = end
+        else:
+            written.append(words[at])
+            at += 1
+    line = " ".join(written)
+    return line[:1].upper() + line[1:] if text[:1].isupper() else line
 
 
 def best_of(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -286,28 +286,3 @@ def _instead(letter: str, other: str) -> int:
     if any(letter and letter in each and other in each for each in ALIKE):
         return NEAR
     return (FAR, ACROSS, VOWEL)[vowels] if letter else FAR
-
-
-def written_like(words: Sequence[str], text: str) -> str:
-    """Return words as the text would write them, without a mark at the end.
-
-    What is the same in the text is written as there ("50%", "Firefox"), and the first letter is a
-    capital where the text's is.
-    """
-    known: dict[str, str] = {}
-    parts = text.split()
-    for place, part in enumerate(parts):
-        plain = part.strip(".,!?\"'")
-        known.setdefault(sounds_of(part), plain[:1].lower() + plain[1:] if not place else plain)
-    written, at = [], 0
-    while at < len(words):
-        runs = range(min(len(words), at + 6), at, -1)
-        end = next((end for end in runs if "".join(map(sounds_of, words[at:end])) in known), at)
-        if end > at:
-            written.append(known["".join(map(sounds_of, words[at:end]))])
-            at = end
-        else:
-            written.append(words[at])
-            at += 1
-    line = " ".join(written)
-    return line[:1].upper() + line[1:] if text[:1].isupper() else line

@@ -10,13 +10,16 @@ thread at a time.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harkd.recognizer.phrase_candidates import FOR_EACH_STEP, Scores, best_of, candidates_of
+from harkd.recognizer.phrase_candidates import (
+    FOR_EACH_STEP,
+    Candidate,
+    Scores,
+    best_of,
+    candidates_of,
+)
 from harkd.recognizer.phrase_letters import PhraseGraph, letters_of
 from harkd.recognizer.phrase_nearest import (
     NearestPhrases,
@@ -24,9 +27,33 @@ from harkd.recognizer.phrase_nearest import (
     far_from_nothing,
     sounds_of,
 )
-from harkd.recognizer.phrase_search import Continuations, Searched, Width, search
+from harkd.recognizer.phrase_scores import (
+    Arcs,
+    Judge,
+    Listener,
+    OpenText,
+    PhraseScores,
+    Quiet,
+    ScoredPhrase,
+    Tokens,
+)
+from harkd.recognizer.phrase_search import Searched, Width, search
 from harkd.recognizer.phrase_tokens import TokenAutomaton, Vocabulary
 from harkd.recognizer.protocol import Stream
+
+__all__ = [
+    "MATCH_EVIDENCE_LEAST",
+    "MATCH_MARGIN_MOST",
+    "MATCH_MARGIN_MOST_CTC",
+    "OpenText",
+    "PhraseRecognizer",
+    "PhraseScorer",
+    "PhraseScores",
+    "PhraseStream",
+    "Scope",
+    "ScoredPhrase",
+    "matched",
+]
 
 BEHIND_FOR_EACH = 1.6
 BEHIND_MOST = 18.0
@@ -38,11 +65,9 @@ scored before the search."""
 PRIOR_PART = 0.5
 """How much of a phrase's log-probability in silence is taken off where phrases are compared."""
 MATCH_MARGIN_MOST = 0.6
+MATCH_MARGIN_MOST_CTC = 0.2
 MATCH_EVIDENCE_LEAST = 6.0
 """What a phrase must reach to be a match; docs/accuracy.md has how these were chosen."""
-
-Arcs = tuple[int, ...]
-Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,73 +84,12 @@ class Scope:
     """Whether to go on until the best phrase is found, however unlikely; for measurements"""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenText:
-    """What was recognized without phrases."""
+class _Nothing:
+    """Silence of which nothing is known: it says nothing at all."""
 
-    text: str
-    """As the model writes it"""
-    written: tuple[int, ...]
-    """Its tokens"""
-    log_prob: float
-    """Of all of them, and of the end where it was reached"""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredPhrase:
-    """A phrase, and how likely it is."""
-
-    arcs: tuple[int, ...]
-    """Of the graph, from its start to an end"""
-    written: tuple[int, ...]
-    """The tokens of the likeliest way to write it"""
-    text: str
-    """What they say"""
-    log_prob: float
-    """Of that way, with the end"""
-    evidence: float
-    """By how much the audio makes it likelier than silence does, as a log-probability. What a model
-    says of noise has none, however likely it is"""
-    margin: float
-    """How much likelier the open text is, as a part of the evidence: 0 or less where it is not
-    likelier, infinite where there is no evidence"""
-
-    @property
-    def per_token(self) -> float:
-        """The mean log-probability of a token."""
-        return self.log_prob / (len(self.written) + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class PhraseScores:
-    """What a scorer says of a segment."""
-
-    open: OpenText
-    """What the phrases are held against"""
-    phrases: tuple[ScoredPhrase, ...] = ()
-    """The best first; empty where nothing comes near"""
-    exact: bool = False
-    """Whether the open text is a phrase; nothing else was looked for then"""
-    passes: int = 0
-    """Calls of the decoder that the search took"""
-    rows: int = 0
-    """Hypotheses in them"""
-
-
-class Listener(Protocol):
-    """A model that has heard a segment."""
-
-    def continuations(self, paths: int) -> Continuations:
-        """Return a decoder for so many hypotheses of what it has heard."""
-
-    def rows(self, tokens: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return the log-probabilities at each of some tokens, by themselves, and after them.
-
-        float32, shape (tokens + 1, all tokens).
-        """
-
-    def silence(self, tokens: tuple[int, ...]) -> float:
-        """Return the same where nothing is heard."""
+    def silence(self, tokens: tuple[int, ...]) -> float:  # noqa: ARG002
+        """Return that nothing can be said."""
+        return -math.inf
 
 
 @runtime_checkable
@@ -154,17 +118,21 @@ class PhraseScorer:
     Args:
         graph: The phrases; must not change.
         vocabulary: The model's tokens.
-        end: The id of the token that ends a text.
+        end: The id of the token that ends a text; the vocabulary's if omitted.
         scope: What to look for.
     """
 
     def __init__(
-        self, graph: PhraseGraph, vocabulary: Vocabulary, end: int, scope: Scope | None = None
+        self,
+        graph: PhraseGraph,
+        vocabulary: Vocabulary,
+        end: int | None = None,
+        scope: Scope | None = None,
     ) -> None:
         self.automaton = TokenAutomaton(graph, vocabulary)
         self.scope = scope or Scope()
         self._vocabulary = vocabulary
-        self._end = end
+        self._end = vocabulary.end if end is None else end
         self._letters_most = self.automaton.letters.longest()
         self._nearest = NearestPhrases(graph)
 
@@ -175,11 +143,10 @@ class PhraseScorer:
             open_text: What the listener has recognized openly.
             listener: Who has heard the segment.
         """
-        letters = letters_of(open_text.text)
-        if letters and (arcs := self.automaton.letters.path(letters)) is not None:
-            phrase = self._phrase(arcs, open_text.written, open_text.log_prob, open_text, listener)
-            return PhraseScores(open_text, (phrase,), exact=True)
-        if len(letters) > self._letters_most and not self.scope.exhaustive:
+        exact = self.exact(open_text, listener)
+        if exact.phrases:
+            return exact
+        if self._too_long(open_text):
             return PhraseScores(open_text)
         behind = min(BEHIND_FOR_EACH * (len(open_text.written) + 1), BEHIND_MOST)
         least = -math.inf if self.scope.exhaustive else open_text.log_prob - behind
@@ -201,16 +168,60 @@ class PhraseScorer:
         phrases = self._best(scored, open_text, listener)
         return PhraseScores(open_text, phrases, passes=passes, rows=rows)
 
+    def exact(self, open_text: OpenText, quiet: Quiet | None = None) -> PhraseScores:
+        """Return the phrase that an open text is.
+
+        Args:
+            open_text: What was recognized openly.
+            quiet: Who knows what silence says; without, the evidence is infinite.
+        """
+        letters = letters_of(open_text.text)
+        arcs = self.automaton.letters.path(letters) if letters else None
+        if arcs is None:
+            return PhraseScores(open_text)
+        phrase = self._phrase(
+            arcs, open_text.written, open_text.log_prob, open_text, quiet or _Nothing()
+        )
+        return PhraseScores(open_text, (replace(phrase, text=open_text.text.strip()),), exact=True)
+
+    def judged(self, open_text: OpenText, judge: Judge) -> PhraseScores:
+        """Return the best of the phrases that are near to an open text, without a search.
+
+        Args:
+            open_text: What was recognized openly; its log-probability is asked for anew.
+            judge: Who has heard the segment.
+        """
+        if not open_text.written or self._too_long(open_text):
+            return PhraseScores(open_text)
+        (log_prob,) = judge.log_probs([open_text.written])
+        open_text = replace(open_text, log_prob=log_prob)
+        exact = self.exact(open_text, judge)
+        candidates = [] if exact.phrases else self._candidates(open_text)
+        if not candidates:
+            return exact
+        scored: dict[Arcs, tuple[float, Tokens]] = {}
+        log_probs = judge.log_probs([each.written for each in candidates])
+        for each, found in zip(candidates, log_probs, strict=True):
+            scored[each.arcs] = max((found, each.written), scored.get(each.arcs, (-math.inf, ())))
+        return PhraseScores(open_text, self._best(scored, open_text, judge), as_a_whole=True)
+
+    def _too_long(self, open_text: OpenText) -> bool:
+        letters = letters_of(open_text.text)
+        return len(letters) > self._letters_most and not self.scope.exhaustive
+
     def _tried(self, open_text: OpenText, listener: Listener, least: float) -> Scores:
         """Score the phrases that are nearest to the open text."""
+        candidates = self._candidates(open_text)
+        within = self.scope.width.within
+        return best_of(candidates, listener.rows, self._end, least, within)
+
+    def _candidates(self, open_text: OpenText) -> list[Candidate]:
+        """Return the ways to write the phrases that are nearest to the open text."""
         letters = sounds_of(open_text.text)
         near = self._nearest.nearest(letters, self.scope.near) if self.scope.near else []
         most = NEAR_ENOUGH * far_from_nothing(letters)
-        candidates = candidates_of(
-            [each for each in near if each.distance <= most], open_text.text, self._vocabulary
-        )
-        within = self.scope.width.within
-        return best_of(candidates, listener.rows, self._end, least, within)
+        near = [each for each in near if each.distance <= most]
+        return candidates_of(near, open_text.text, self._vocabulary)
 
     def _sure(
         self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
@@ -236,7 +247,7 @@ class PhraseScorer:
         return found
 
     def _best(
-        self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
+        self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, quiet: Quiet
     ) -> tuple[ScoredPhrase, ...]:
         """Return the likeliest, in the order in which they explain what was heard.
 
@@ -248,7 +259,7 @@ class PhraseScorer:
             least = ordered[0][1][0] - self.scope.width.within if ordered else 0.0
             ordered = [pair for pair in ordered if pair[1][0] >= least][: self.scope.width.found]
         found = [
-            self._phrase(arcs, written, log_prob, open_text, listener)
+            self._phrase(arcs, written, log_prob, open_text, quiet)
             for arcs, (log_prob, written) in ordered
         ]
         heard = sounds_of(open_text.text)
@@ -268,9 +279,9 @@ class PhraseScorer:
         written: Tokens,
         log_prob: float,
         open_text: OpenText,
-        listener: Listener,
+        quiet: Quiet,
     ) -> ScoredPhrase:
-        evidence = log_prob - listener.silence(written)
+        evidence = log_prob - quiet.silence(written)
         margin = (open_text.log_prob - log_prob) / evidence if evidence > 0 else math.inf
         text = self._vocabulary.text(written)
         return ScoredPhrase(arcs, written, text, log_prob, evidence, margin)
@@ -284,7 +295,8 @@ def log_prob_of(listener: Listener, tokens: Tokens, end: int) -> float:
 
 def matched(scores: PhraseScores) -> ScoredPhrase | None:
     """Return the phrase that a segment is; None where it is none, or too little tells so."""
+    most = MATCH_MARGIN_MOST_CTC if scores.as_a_whole else MATCH_MARGIN_MOST
     for best in scores.phrases[:1]:
-        if best.margin <= MATCH_MARGIN_MOST and best.evidence >= MATCH_EVIDENCE_LEAST:
+        if best.margin <= most and best.evidence >= MATCH_EVIDENCE_LEAST:
             return best
     return None

@@ -35,13 +35,17 @@ class Vocabulary:
         texts: Of each token by its id, with spaces where words begin; None for one that is no text.
         spelled: Returns the tokens that the model writes a text with; without it, only what a
             search finds is scored.
+        end: The id of the token that ends a text.
     """
 
     def __init__(
         self,
         texts: Sequence[str | None],
         spelled: Callable[[str], Sequence[int]] | None = None,
+        end: int = -1,
     ) -> None:
+        self.end = end
+        """The id of the token that ends a text, where there is one"""
         self._spelled = spelled
         self._texts = texts
         self._ids = {text.strip(): token for token, text in enumerate(texts) if text}

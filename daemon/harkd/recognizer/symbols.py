@@ -107,6 +107,15 @@ class Symbols:
         """The blank's id, where it has a name."""
         return next((self.ids[name] for name in BLANKS if name in self.ids), None)
 
+    def texts(self) -> list[str | None]:
+        """Return each symbol as text, with a space where a word begins; None for marks."""
+        found: list[str | None] = [None] * len(self)
+        for ident, letters in self._letters.items():
+            if letters:
+                said = self.text([ident])
+                found[ident] = " " + said if letters.startswith(BOUNDARY) else said
+        return found
+
     def text(self, tokens: Sequence[int]) -> str:
         """Return what tokens say, words apart by one space."""
         return " ".join(self._said(tokens).split())
