@@ -19,9 +19,12 @@ CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.M | re.S)
 
 
 def anchors(document: Path) -> set[str]:
-    """What can stand behind the # of a link to a document, as GitHub makes it of the headings."""
-    found: set[str] = set()
+    """What can stand behind the # of a link to a document, as GitHub makes it of the headings.
+
+    Or of an `<a id="…">`.
+    """
     fenced = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    found = set(re.findall(r'<a id="([^"]+)">', fenced))
     for heading in re.findall(r"^#+ (.+)$", fenced, re.M):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         number = sum(re.sub(r"-\d+$", "", each) == slug for each in found)

@@ -14,7 +14,7 @@ from harkd.errors import ModelError
 from harkd.model_package import load_manifest
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.moonshine import Moonshine
-from harkd.recognizer.moonshine_continuations import MoonshineHeard
+from harkd.recognizer.moonshine_continuations import MoonshineHeard, log_softmax
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START
 from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
@@ -168,7 +168,9 @@ def test_the_published_decoder_goes_on_from_its_first_pass(model_dir: Path) -> N
     hidden = model.encode((noise(3) / 32768).astype(np.float32))
     tokens = tuple(model.tokenizer.spelled("Set a timer for five minutes."))
     rows = MoonshineHeard(model, hidden, 32_000).rows(tokens)
-    whole = model.ask(hidden, 32_000, [TOKEN_START, *tokens])
+    ids = np.array([[TOKEN_START, *tokens]], np.int64)
+    logits, _ = model.run_decoder(ids, (hidden, 32_000), None)
+    whole = log_softmax(logits[0])
     full = [*tokens, TOKEN_END]
     assert rows.shape == whole.shape
     at = range(len(full))
