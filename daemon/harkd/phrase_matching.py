@@ -20,7 +20,6 @@ from harkd.events import PhraseMatch, RejectReason
 from harkd.phrases.graph import PhraseGraph
 from harkd.phrases.loading import PhraseSet
 from harkd.phrases.tables import Match
-from harkd.recognizer.moonshine_tokens import TOKEN_END
 from harkd.recognizer.phrase_scorer import (
     PhraseRecognizer,
     PhraseScorer,
@@ -166,6 +165,6 @@ def scorer_for(graph: PhraseGraph, recognizer: Recognizer) -> PhraseScorer | Non
     except ModelError as error:
         log.warning("only text that is a phrase is one: %s", error)
         return None
-    scorer = PhraseScorer(graph, vocabulary, TOKEN_END)
+    scorer = PhraseScorer(graph, vocabulary)
     scorer.automaton.choices(scorer.automaton.begin())  # takes up to a second
     return scorer
