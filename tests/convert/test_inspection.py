@@ -41,7 +41,7 @@ def test_a_package_is_told_with_its_graphs_and_the_precision_of_each_layer(tmp_p
         " decoder.layers.encoder_attn.kv_proj": "int8",
     }
     (ids,) = (value for value in decoder.inputs if value.name == "ids")
-    assert (ids.dtype, ids.dims) == ("int64", (1, "tokens"))
+    assert (ids.dtype, ids.dims) == ("int64", ("batch", "tokens"))
     assert decoder.constant_bytes["int8"] == sum(
         each.size_bytes for each in decoder.weights if each.dtype == "int8"
     )
@@ -50,7 +50,7 @@ def test_a_package_is_told_with_its_graphs_and_the_precision_of_each_layer(tmp_p
     assert "self_attn.qkv_proj, self_attn.o_proj" in text
     assert "kept in float: encoder.layers.0.mlp.*" in text
     assert "not verified" in text
-    assert "3 × key_* float32 (1, 2, capacity, 48)" in text
+    assert "3 × key_* float32 (batch, 2, capacity, 48)" in text
     plain = json.loads(json.dumps(as_plain(found)))
     assert plain["manifest"]["name"] == "small-lean"
     assert plain["files"]["encoder.onnx"]["nodes"] == encoder.nodes

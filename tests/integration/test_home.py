@@ -81,7 +81,7 @@ def test_reannounce_tells_everything_again_once(subscriber: Subscriber, running:
         told = [m.topic.removeprefix("harkd/test/") for m in subscriber.messages[seen:]]
     again = [CONFIG, "availability", "health", "microphone/availability", "state"]
     again += ["listen/state", "vad/aggressiveness/state", "endpoint/silence_ms/state"]
-    again += ["hotwords/state", "wake/state"]
+    again += ["hotwords/state", "phrases/state", "wake/state"]
     asked = ["command", "command", "transcript", "transcript/text", "transcript/last"]
     assert sorted(told) == sorted(again + asked)
 
