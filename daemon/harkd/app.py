@@ -78,7 +78,8 @@ def run(
         ending.callback(instruments.stop)
         instruments.start()
         try:
-            recognizer = load(installed, inputs[0].in_force, len(inputs))
+            phrases = any(one.finds_phrases for one in inputs)
+            recognizer = load(installed, inputs[0].in_force, len(inputs), phrases=phrases)
             second_look = find_second_look(inputs[0].in_force.vad)
             over = threading.Semaphore(0)
             turns = Turns() if len(inputs) > 1 else None
@@ -176,9 +177,14 @@ def sample_of(installed: InstalledModel) -> Path | None:
     return installed.dir / samples[0].path if samples else None
 
 
-def load(installed: InstalledModel, settings: Settings, streams: int = 1) -> Recognizer:
-    """Load the recognizer, where there is memory for so many streams at once. Raises ModelError."""
-    require_memory(installed.manifest, settings, streams)
+def load(
+    installed: InstalledModel, settings: Settings, streams: int = 1, *, phrases: bool = False
+) -> Recognizer:
+    """Load the recognizer, where there is memory for so many streams at once. Raises ModelError.
+
+    And for `phrases`, where these will be looked for.
+    """
+    require_memory(installed.manifest, settings, streams, phrases=phrases)
     from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
 
     wanted = settings.recognizer

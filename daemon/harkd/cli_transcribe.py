@@ -177,7 +177,8 @@ def happening(
         return
     jobs, threads = shared_out(jobs, settings.recognizer.threads, len(os.sched_getaffinity(0)))
     settings = replace(settings, recognizer=replace(settings.recognizer, threads=threads))
-    recognizer = app.load(find_model(settings), settings, jobs)
+    wanted = phrases is not None and settings.phrases.mode != "open"
+    recognizer = app.load(find_model(settings), settings, jobs, phrases=wanted)
     second_look = find_second_look(settings.vad)
     matching = matching_for(phrases, settings.phrases.mode, recognizer)
     with ManyFiles(

@@ -124,6 +124,11 @@ class Input:
         """What messages say of it now; from `start` on."""
         return self.side.publisher.about
 
+    @property
+    def finds_phrases(self) -> bool:
+        """Whether phrases are looked for."""
+        return bool(self._book.in_force.commands)
+
     def topic(self, name: str) -> str:
         """Return the whole topic of a name such as ``transcript``."""
         return self._about.topic(name)

@@ -14,7 +14,7 @@ from typing import Final
 
 from harkd.errors import ModelTooLargeError
 from harkd.memory import Kind, Room, rooms
-from harkd.memory_need import MB, Need, need_of
+from harkd.memory_need import MB, PHRASES_MB, Need, need_of
 from harkd.model_package import Manifest
 from harkd.model_store import ModelStore, store_of
 from harkd.settings import Settings
@@ -102,29 +102,36 @@ def need_with(manifest: Manifest, settings: Settings, streams: int = 1) -> Need 
     return need_of(manifest, settings.endpoint, threads, streams)
 
 
-def require_memory(manifest: Manifest, settings: Settings, streams: int = 1) -> None:
+def require_memory(
+    manifest: Manifest, settings: Settings, streams: int = 1, *, phrases: bool = False
+) -> None:
     """Refuse a model that does not fit, and warn where it hardly does.
 
     Args:
         manifest: The model's.
         settings: `recognizer`, `endpoint` and where models are.
         streams: Utterances that may be recognized at the same time.
+        phrases: Whether phrases will be looked for.
 
     Raises:
         ModelTooLargeError: It needs more than is free.
     """
     if not settings.recognizer.check_memory:
         return
-    found = rooms()
+    found, besides = rooms(), ""
+    if phrases:
+        kept_bytes = round(PHRASES_MB * MB)
+        found = [replace(room, free_bytes=max(0, room.free_bytes - kept_bytes)) for room in found]
+        besides = f", besides {mb(kept_bytes)} for phrases"
     verdict = verdict_of(manifest, settings, found, streams)
     if verdict.too_little:
         raise ModelTooLargeError(
-            f"not enough memory: the model {manifest.name} {verdict}",
+            f"not enough memory: the model {manifest.name} {verdict}{besides}",
             f"{mend(manifest, settings, found, verdict)}; recognizer.check_memory: false lets it "
             "try all the same",
         )
     if verdict.close:
-        log.warning("little memory is left: the model %s %s", manifest.name, verdict)
+        log.warning("little memory is left: the model %s %s%s", manifest.name, verdict, besides)
 
 
 def mend(manifest: Manifest, settings: Settings, found: Sequence[Room], verdict: Verdict) -> str:

@@ -23,6 +23,9 @@ MB: Final = 1_000_000
 REST_MB: Final = 31.0
 """What else comes: the capture process (9), the second look (10), what live recognition adds, the
 kernel's share."""
+PHRASES_MB: Final = 50.0
+"""What looking for phrases takes, besides the phrases themselves: those of
+config/phrases/house.en.yaml, with Moonshine tiny (docs/performance.md, "Memory")."""
 THREAD_MB: Final = 2.0
 """Each thread of a pass, after the first."""
 MOST_MB: Final = 1e6

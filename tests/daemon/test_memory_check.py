@@ -251,6 +251,22 @@ def test_little_room_is_one_warning(
     assert "moonshine-tiny-en needs 246 MB more, 250 MB are free" in record.getMessage()
 
 
+def test_phrases_need_some_besides(
+    free: list[Room], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    free.append(machine(390))
+    require_memory(TINY, settings, phrases=True)
+    assert not caplog.records
+    free[:] = [machine(310)]
+    require_memory(TINY, settings, phrases=True)
+    (record,) = caplog.records
+    assert record.getMessage().endswith(", besides 50 MB for phrases")
+    free[:] = [machine(270)]
+    require_memory(TINY, settings)
+    with pytest.raises(ModelTooLargeError, match="besides 50 MB for phrases"):
+        require_memory(TINY, settings, phrases=True)
+
+
 def test_the_check_can_be_switched_off(free: list[Room], settings: Settings) -> None:
     free.append(machine(1))
     require_memory(TINY, replace(settings, recognizer=RecognizerSettings(check_memory=False)))
