@@ -30,9 +30,12 @@ class Models:
         self.recognizer = FakeRecognizer()
         self.loaded_with: list[int] = []
         """recognizer.threads of each time."""
+        self.with_phrases = False
+        """Whether memory for phrases was asked for, too."""
 
-    def load(self, _: object, settings: Settings, streams: int) -> FakeRecognizer:
+    def load(self, _: object, settings: Settings, streams: int, *, phrases: bool) -> FakeRecognizer:
         assert streams >= 1
+        self.with_phrases = phrases
         self.loaded_with.append(settings.recognizer.threads)
         return self.recognizer
 
@@ -92,6 +95,32 @@ def test_several_files_are_headed_and_a_summary_is_told() -> None:
     assert result.stderr.startswith("harkd: 2 files transcribed; 0:00:04 of audio in ")
     assert "real-time factor" in result.stderr
     assert result.stderr.rstrip().endswith("s of CPU time")
+
+
+PHRASES = """
+phrases:
+  intents:
+    on: ['turn on the {lamp}']
+  lists:
+    lamp: [{in: bed light, out: light.bed}]
+"""
+
+
+@pytest.mark.parametrize("mode", ["prefer", "only", "open"])
+def test_phrases_of_the_settings_are_found(mode: str, models: Models) -> None:
+    texts = iter(["Turn on the bed light.", "And what else?"])
+    models.recognizer.script = lambda _: Hypothesis(next(texts), 0.9, (1,))
+    record("a.wav", 1500, 1500)
+    Path("harkd.yaml").write_text(PHRASES.replace("phrases:", f"phrases:\n  mode: {mode}"))
+    found = json.loads(run("a.wav", "--json", "-j", "1", "--config", "harkd.yaml").stdout)
+    first, *others = found["utterances"]
+    assert models.with_phrases == (mode != "open")
+    assert [each["text"] for each in others] == ["And what else?"] * (mode != "only")
+    assert first["text"] == "Turn on the bed light."
+    if mode == "open":
+        assert "match" not in first
+    else:
+        assert (first["match"]["intent"], first["match"]["slots"]) == ("on", {"lamp": "light.bed"})
 
 
 @pytest.mark.parametrize("words", [("--json",), ("--format", "json"), ("--json", "--format=json")])
