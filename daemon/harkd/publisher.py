@@ -243,6 +243,7 @@ class Publisher:
 
     def _serve(self, connection: Connection) -> str:
         """Publish what waits, then handle answers until the connection is over."""
+        connection.subscribe(self._topics)  # first: who sees `online` may send at once
         with self._lock:
             self._connection = connection
             if self._stopping.is_set():
@@ -253,7 +254,6 @@ class Publisher:
                 self._send(message)
             self._untold.clear()
         self._finals.connected(connection)
-        connection.subscribe(self._topics)
         self.connections += 1
         self.connected.set()
         try:

@@ -66,6 +66,11 @@ def on(name: str) -> Callable[[Received], bool]:
     return lambda message: message.topic == f"{ROOT}/{name}"
 
 
+def online(message: Received) -> bool:
+    """Sent just now, and not what a daemon before this one has left at the broker."""
+    return on("availability")(message) and message.payload == b"online" and not message.retain
+
+
 def commands(subscriber: Subscriber) -> list[Received]:
     return [each for each in subscriber.messages if each.topic.startswith(f"{ROOT}/command/")]
 
@@ -170,7 +175,8 @@ def test_phrases_are_set_tried_and_taken_back_over_mqtt(broker: Mosquitto, tmp_p
         assert states(subscriber)[-1]["intents"] == ["go_away"]
 
     with Subscriber(broker) as subscriber, MqttHouse(broker, tmp_path).running():
-        wait_until(lambda: bool(states(subscriber)), "its state", 10)
+        subscriber.wait_for(online, 10)
+        wait_until(lambda: states(subscriber)[-1]["intents"] == ["go_away"], "its state", 10)
         wait_until(lambda: last_event_types(subscriber) == ["go_away"], "the announcement", 10)
         subscriber.publish(f"{ROOT}/phrases/set", '{"intents":{}}')
         wait_until(lambda: states(subscriber)[-1]["intents"] == [], "an empty set", 20)
