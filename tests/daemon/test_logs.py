@@ -35,18 +35,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Leaves logging as it was: `set_up` is for the whole process."""
-    root, ours = logging.getLogger(), logging.getLogger("harkd")
-    handlers, levels = root.handlers[:], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-    logging.captureWarnings(False)
-
-
 @pytest.fixture
 def log() -> logging.Logger:
     return logging.getLogger("harkd.test")
