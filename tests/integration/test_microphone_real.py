@@ -37,6 +37,12 @@ def find(heard: Float, played: Float) -> tuple[int, float]:
     return lag, float(part @ played / np.sqrt((part @ part) * (played @ played)))
 
 
+def likeness(heard: Float, played: Float) -> float:
+    """The median correlation of half seconds: a player that stumbles once harms one of them."""
+    parts = np.array_split(played, round(len(played) / (RATE_HZ / 2)))
+    return float(np.median([find(heard, part)[1] for part in parts if part.any()]))
+
+
 def as_played(wav: Path) -> Float:
     return read_pcm(wav, RATE_HZ, 1)[:, 0].astype(np.float64)
 
@@ -69,7 +75,7 @@ def test_speech_is_heard_through_pulseaudio_by(
         heard.wait_for(AudioBlock, SPEECH_S + 2, after=time.monotonic() + SPEECH_S + 0.7)
         assert heard.of(SourceLost) == []
         assert not any(block.gap for _, block in heard.of(AudioBlock))
-    _, similar = find(heard.samples(), as_played(speech))
+    similar = likeness(heard.samples(), as_played(speech))
     assert similar > 0.95
 
 
