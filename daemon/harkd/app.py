@@ -14,13 +14,14 @@ from pathlib import Path
 
 from harkd import legacy_state
 from harkd.broker import LOOPBACK, EmbeddedBroker, is_taken
-from harkd.errors import AudioError, HarkdError, SettingsError
+from harkd.errors import AudioError, DeviceError, HarkdError, SettingsError
 from harkd.inputs import Input, RunOptions
 from harkd.instruments import Instruments
 from harkd.memory_check import require_memory
 from harkd.model_store import InstalledModel, find_model
 from harkd.mqtt_address import Address, address_of
 from harkd.mqtt_tls import check_files
+from harkd.recognizer.device_report import DeviceReport
 from harkd.recognizer.protocol import Recognizer
 from harkd.recognizing import effort_of
 from harkd.second_look import find_second_look
@@ -69,7 +70,9 @@ def run(
         broker = start_broker(settings, [one.topic("#") for one in inputs])
         if broker:
             ending.callback(broker.stop)
-        instruments = Instruments(settings.http, manager, lambda: inputs[0].about)
+        instruments = Instruments(
+            settings.http, manager, lambda: inputs[0].about, settings.recognizer.device
+        )
         for one in inputs:
             ending.callback(one.stop)
             one.start(protocol(settings, broker), [hint])
@@ -180,15 +183,32 @@ def sample_of(installed: InstalledModel) -> Path | None:
 def load(
     installed: InstalledModel, settings: Settings, streams: int = 1, *, phrases: bool = False
 ) -> Recognizer:
-    """Load the recognizer, where there is memory for so many streams at once. Raises ModelError.
+    """Load the recognizer, where there is memory for so many streams at once.
 
     And for `phrases`, where these will be looked for.
+
+    Raises:
+        ModelError: It cannot be loaded; a DeviceError where it is not on the device required.
     """
+    recognizer, report = load_with_report(installed, settings, streams, phrases=phrases)
+    if report.missed and settings.recognizer.require_device:
+        ends = "; harkd ends, as recognizer.require_device wants"
+        raise DeviceError(report.what + ends, report.mend)
+    from harkd.recognizer.factory import tell  # onnxruntime takes its time
+
+    tell(report)
+    return recognizer
+
+
+def load_with_report(
+    installed: InstalledModel, settings: Settings, streams: int = 1, *, phrases: bool = False
+) -> tuple[Recognizer, DeviceReport]:
+    """Do the same, wherever it runs, and return where. Raises ModelError."""
     require_memory(installed.manifest, settings, streams, phrases=phrases)
-    from harkd.recognizer.factory import load_recognizer  # onnxruntime takes its time
+    from harkd.recognizer import factory  # onnxruntime takes its time
 
     wanted = settings.recognizer
-    return load_recognizer(
+    return factory.load_with_report(
         installed.dir, installed.manifest, wanted.threads, effort_of(settings), wanted.device
     )
 

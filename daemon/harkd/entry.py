@@ -16,7 +16,7 @@ from harkd.errors import HarkdError
 
 
 def run(commands: click.Group, program: str) -> None:
-    """Run what the command line says; 1 is an error, 2 wrong words, 130 Ctrl-C."""
+    """Run what the command line says; 1 or 78 is an error, 2 wrong words, 130 Ctrl-C."""
     # A file name or a text may have what the locale cannot write; a closed stream is no stream.
     sys.stdout = writable(sys.stdout)
     sys.stderr = writable(sys.stderr)
@@ -29,7 +29,7 @@ def run(commands: click.Group, program: str) -> None:
         sys.exit(130)
     except HarkdError as error:
         click.echo(f"{program}: {error}", err=True)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)

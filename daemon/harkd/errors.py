@@ -11,7 +11,8 @@
     │   ├── ModelMissingError   it is not installed
     │   ├── ModelDamagedError   a file is missing, truncated or altered
     │   ├── ModelPullError      it cannot be fetched (network, disk, index)
-    │   └── ModelTooLargeError  it needs more memory than there is
+    │   ├── ModelTooLargeError  it needs more memory than there is
+    │   └── DeviceError         it does not run on the device that is required
     ├── RecognitionError        the recognizer failed on one utterance
     ├── CommandError            what was sent to one of our topics is no command
     ├── StateError              what must survive a restart cannot be kept
@@ -34,6 +35,9 @@ COMMANDS = ("harkd ", "pip ", "sudo ")
 
 class HarkdError(Exception):
     """Base of all errors that a user can mend."""
+
+    exit_code = 1
+    """What the program ends with."""
 
     def __init__(self, message: str, mend: str = "") -> None:
         super().__init__(message)
@@ -84,6 +88,13 @@ class ModelPullError(ModelError):
 
 class ModelTooLargeError(ModelError):
     """The model needs more memory than this process may have."""
+
+
+class DeviceError(ModelError):
+    """The model does not run on the device that `recognizer.require_device` wants."""
+
+    exit_code = 78
+    """EX_CONFIG of sysexits.h: a restart does not help; the units do not restart after it."""
 
 
 class RecognitionError(HarkdError):

@@ -45,11 +45,17 @@ class Instruments:
         http: The `http` section.
         manager: The service manager.
         about: Tells what messages say of this daemon now.
+        device: Where the model is to run, as `recognizer.device`.
     """
 
     def __init__(
-        self, http: HttpSettings, manager: ServiceManager, about: Callable[[], About]
+        self,
+        http: HttpSettings,
+        manager: ServiceManager,
+        about: Callable[[], About],
+        device: str = "auto",
     ) -> None:
+        self._device = device
         self._http = http
         self._manager = manager
         self._about = about
@@ -121,6 +127,7 @@ class Instruments:
             "version": about.version,
             "model": about.model,
             "provider": about.provider,
+            "device": self._device,
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._begin_s),
             "live": not self.why_not_live(),
@@ -138,6 +145,7 @@ class Instruments:
             version=about.version,
             model=about.model,
             provider=about.provider,
+            device=self._device,
             live=not self.why_not_live(),
             loaded=self._loaded,
             inputs=[each.figures() for each in self._inputs],

@@ -35,6 +35,8 @@ class DaemonFigures:
     """Name of the model."""
     provider: str
     """What runs it; empty until it is loaded."""
+    device: str
+    """What is to run it: auto, cpu or cuda."""
     live: bool
     """Whether all threads make progress."""
     loaded: bool
@@ -157,6 +159,7 @@ class Families:
 
         daemon = self._gather()
         about = {"version": daemon.version, "model": daemon.model, "provider": daemon.provider}
+        about["device"] = daemon.device
         build = core.GaugeMetricFamily("harkd_build_info", "What runs.", labels=list(about))
         build.add_metric(list(about.values()), 1)
         yield build

@@ -159,6 +159,8 @@ class RecognizerSettings:
     """Processor threads, 0…64; 0 chooses."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto takes the GPU where the model and the machine can."""
+    require_device: bool = False
+    """Whether harkd ends where the model cannot run on that device; not with auto."""
     check_memory: bool = True
     """Whether a model that needs more memory than there is is refused before it is loaded."""
     min_confidence: Annotated[float, Meta(ge=0, le=1)] = 0.2
@@ -413,6 +415,14 @@ def _contradictions(
 
     for name, text, other in contradictions(settings.mqtt):
         report(f"mqtt.{name}", text, f"mqtt.{other}")
+
+    if settings.recognizer.require_device and settings.recognizer.device == "auto":
+        report(
+            "recognizer.require_device",
+            "requires no device while recognizer.device is auto, which takes any; set that to "
+            "cuda, or delete this one",
+            "recognizer.device",
+        )
 
     if settings.inputs:
         report("device_id", f"each of the {INPUTS} has a name of its own; delete this one")

@@ -182,6 +182,8 @@ def report_of(
     daemon: Mapping[str, Any] = told or (healths[0] if healths else {})
     names = ("version", "model", "provider")
     about = " · ".join(clean(daemon[name]) for name in names if daemon.get(name))
+    if daemon.get("device") == "cuda" and daemon.get("provider") not in ("", "cuda", None):
+        about += " (cuda is wanted)"
     figures = list(usage(daemon))
     if error := daemon.get("last_error"):
         figures.append(("last error", clean(f"{error['at']} {error['message']}")))

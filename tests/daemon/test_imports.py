@@ -59,6 +59,7 @@ LAYERS = [
         "service_status",
     }
     | {"recognizer", "recognizer.protocol"}
+    | {"recognizer.device_report", "recognizer.device_faults"}
     | {"phrases", "settings_phrases", "phrases.template", "phrases.spoken", "phrases.numbers"}
     | {"phrases.builder", "phrases.graph", "phrases.tables", "phrases.source", "phrases.checking"}
     | {"phrases.compiling", "phrases.file", "phrases.file_nodes", "phrases.file_lists"}
@@ -75,7 +76,7 @@ LAYERS = [
     | {"second_look", "recognizer.silero"}
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
-    | {"recognizer.moonshine_tokens"}
+    | {"recognizer.moonshine_tokens", "recognizer.cuda", "recognizer.placement"}
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
     | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
     | {"recognizer.chunk_model"}

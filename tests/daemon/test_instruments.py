@@ -304,7 +304,7 @@ def test_metrics_are_what_happened_as_prometheus_reads_it(ready: House, port: in
     vitals.hear(LISTENING)
     found = samples(port)
     own = "device_id=kitchen"
-    assert found["harkd_build_info{model=tiny,provider=cpu,version=1.2.3}"] == 1
+    assert found["harkd_build_info{device=auto,model=tiny,provider=cpu,version=1.2.3}"] == 1
     wanted = {
         "live": 1,
         "ready": 1,

@@ -357,6 +357,7 @@ class Made:
             tokens=16,
             real=np.float32,
             cache_shape=(1, 2, capacity, 4),
+            on_gpu=False,
         )
         self.state = DecoderState(cast("LeanDecoder", graph))
 
@@ -367,7 +368,7 @@ class Made:
     def check(self) -> None:
         """All that is bound lies in arrays that the state holds."""
         gc.collect()
-        held = vars(self.state).values()
+        held = [*vars(self.state).values(), self.state._caches.values()]
         listed = [each for some in held if isinstance(some, list) for each in some]
         arrays = [each for each in [*held, *listed] if isinstance(each, np.ndarray)]
         spans = [(each.ctypes.data, each.ctypes.data + each.nbytes) for each in arrays]

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -24,8 +23,7 @@ from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Event, Final, Partial
 from harkd.hotword_list import Hotword
 from harkd.model_package import Manifest, PackagedFile, sha256_of
-from harkd.recognizer import chunk_encoder, factory
-from harkd.recognizer import onnx as runtime
+from harkd.recognizer import chunk_encoder
 from harkd.recognizer.beam_search import Beam
 from harkd.recognizer.chunk_buffers import DeviceBuffers
 from harkd.recognizer.chunk_layout import State
@@ -377,13 +375,13 @@ def test_states_in_a_devices_memory_hear_the_same(
     """Here the device is the CPU, but the way is that of CUDA: nothing is shared with the host."""
     made: list[DeviceBuffers] = []
 
-    def elsewhere(states: Sequence[State], _device: str) -> DeviceBuffers:
+    def elsewhere(states: Sequence[State], **_: bool) -> DeviceBuffers:
         made.append(DeviceBuffers(states, "cpu"))
         return made[-1]
 
     monkeypatch.setattr(chunk_encoder, "buffers_for", elsewhere)
     far = loaded(folders(layout))
-    far.encoder.provider = "cuda"
+    far.encoder.on_gpu = True
     far.spare.clear()
     streams = [far.stream() for _ in range(2)]
     for begin in range(0, len(AUDIO), RATE_HZ):
@@ -505,26 +503,6 @@ def test_a_ctc_model_is_no_encoder(folders: Folders, tmp_path: Path) -> None:
     files_of(folder)["encoder"].write_bytes(ctc.read_bytes())
     with pytest.raises(ModelDamagedError, match="wenet_ctc, no transducer's encoder"):
         loaded(folder)
-
-
-def test_where_a_gpu_was_wanted_and_not_had_the_log_says_why(
-    folders: Folders, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = folders("ctc zipformer2")
-    manifest = manifest_of(folder)
-
-    def told(device: str, providers: list[str]) -> str:
-        monkeypatch.setattr(runtime.onnxruntime, "get_available_providers", lambda: providers)
-        monkeypatch.setattr(runtime, "providers_for", lambda _device: [runtime.CPU_PROVIDER])
-        caplog.clear()
-        assert load_recognizer(folder, manifest, 1, device=device).provider == "cpu"
-        return "".join(each.message for each in caplog.records if each.levelname == "ERROR")
-
-    assert told("cpu", [runtime.CPU_PROVIDER]) == told("auto", [runtime.CPU_PROVIDER]) == ""
-    assert "onnxruntime-gpu" in told("cuda", [runtime.CPU_PROVIDER])
-    assert "nvidia-smi" in told("cuda", [runtime.CUDA_PROVIDER, runtime.CPU_PROVIDER])
-    moonshine = msgspec.structs.replace(manifest, family="moonshine")
-    assert "runs on the CPU only" in factory.why_not_on_gpu(moonshine)
 
 
 def test_a_failure_is_told_in_our_words(

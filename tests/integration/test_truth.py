@@ -211,7 +211,9 @@ def test_figures_are_those_of_what_was_said(
         assert samples["harkd_voiced_frames_total"] > 100
         assert samples["harkd_frames_total"] > samples["harkd_voiced_frames_total"]
         assert samples["harkd_mqtt_connected"] == 1
-        assert re.search(r'harkd_build_info{model="moonshine-tiny-en",provider="cpu"', text)
+        assert re.search(
+            r'harkd_build_info{device="auto",model="moonshine-tiny-en",provider="cpu"', text
+        )
 
         last = [m for m in subscriber.messages if m.topic == "harkd/test/transcript/text"][-1]
         words = last.payload.decode()

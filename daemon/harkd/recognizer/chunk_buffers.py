@@ -23,7 +23,10 @@ class Buffers(Protocol):
     """One value of each state, in the layout's order."""
 
     def bind(self, read: Any, written: Any) -> None:
-        """Let one binding read the buffers, and another one write them."""
+        """Let one binding read the buffers, and another one write them; or the same."""
+
+    def bind_read(self, read: Any) -> None:
+        """Let a binding read what they hold now."""
 
     def clear(self) -> None:
         """Make all of them zero."""
@@ -49,9 +52,14 @@ class HostBuffers:
 
     def bind(self, read: Any, written: Any) -> None:
         """Bind the arrays' addresses."""
+        self.bind_read(read)
+        for state, array in zip(self._states, self._arrays, strict=True):
+            bind_output(written, state.output, array)
+
+    def bind_read(self, read: Any) -> None:
+        """Bind the arrays' addresses, to be read."""
         for state, array in zip(self._states, self._arrays, strict=True):
             bind_input(read, state.name, array)
-            bind_output(written, state.output, array)
 
     def clear(self) -> None:
         """Fill the arrays with zeros."""
@@ -85,9 +93,14 @@ class DeviceBuffers:
 
     def bind(self, read: Any, written: Any) -> None:
         """Bind the values, which the bindings keep."""
+        self.bind_read(read)
+        for state, value in zip(self._states, self._values, strict=True):
+            written.bind_ortvalue_output(state.output, value)
+
+    def bind_read(self, read: Any) -> None:
+        """Bind the values, to be read."""
         for state, value in zip(self._states, self._values, strict=True):
             read.bind_ortvalue_input(state.name, value)
-            written.bind_ortvalue_output(state.output, value)
 
     def clear(self) -> None:
         """Copy zeros to the device."""
@@ -103,6 +116,6 @@ class DeviceBuffers:
             value.update_inplace(np.ascontiguousarray(array))
 
 
-def buffers_for(states: Sequence[State], device: str) -> Buffers:
-    """Return buffers, all zero, where a session on this device wants them."""
-    return HostBuffers(states) if device == "cpu" else DeviceBuffers(states, device)
+def buffers_for(states: Sequence[State], *, on_gpu: bool) -> Buffers:
+    """Return buffers, all zero, in the memory of what runs the session."""
+    return DeviceBuffers(states, "cuda") if on_gpu else HostBuffers(states)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from harkd.recognizer.chunk_buffers import Buffers, buffers_for
 from harkd.recognizer.chunk_layout import UnknownLayoutError, read_layout
 from harkd.recognizer.fbank import FRAME_S
-from harkd.recognizer.onnx import bind_input, bind_output, first_line, open_session, provider_of
+from harkd.recognizer.onnx import bind_input, bind_output, first_line
+from harkd.recognizer.placement import Placement
 
 Float32 = NDArray[np.float32]
 
@@ -28,17 +29,25 @@ class ChunkEncoder:
     Args:
         path: Its file.
         threads: Threads for each pass.
-        device: ``auto``, ``cpu`` or ``cuda``; see `open_session`.
+        placement: Where it may run; the CPU if omitted.
+        role: Its name in the manifest.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load the file.
         UnknownLayoutError: Its layout is not known, or it does not do what that says.
     """
 
-    def __init__(self, path: Path, threads: int, device: str = "cpu") -> None:
-        self.session = open_session(path, threads, arena=True, device=device)
-        self.provider = provider_of(self.session)
-        """What really runs it: cpu or cuda"""
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        placement: Placement | None = None,
+        role: str = "encoder",
+    ) -> None:
+        placement = placement or Placement()
+        self.session = placement.open(role, path, threads, arena=True)
+        self.on_gpu = placement.on_gpu(role)
+        """Whether its states are kept in the GPU's memory"""
         self.layout = read_layout(self.session)
         self.properties: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         self.output_shape = self._tried()
@@ -108,8 +117,8 @@ class EncoderState:
         self.output: Float32 = output[0]
         """Where `step` puts its result: float32, shape (frames, width)."""
         self._others = {name: array.copy() for name, array in layout.others.items()}
-        self._far = encoder.provider != "cpu"
-        self._sides = [buffers_for(layout.states, encoder.provider) for _ in range(2)]
+        self._far = encoder.on_gpu
+        self._sides = [buffers_for(layout.states, on_gpu=self._far) for _ in range(2)]
         self._bindings = [self._session.io_binding() for _ in range(2)]
         for i, binding in enumerate(self._bindings):
             self._sides[i].bind(binding, self._bindings[1 - i])
@@ -123,8 +132,11 @@ class EncoderState:
         self._layout.tick(self._others, self.steps)
         binding = self._bindings[self.steps % 2]
         if self._far:
-            # What is bound from here is copied to the device when it is bound, and not again.
+            # An input that is bound in other memory than its node reads is copied then, and not
+            # again (`IOBinding::BindInput` in onnxruntime's IOBinding.cc): so is all that is made
+            # here, and a state in the GPU's memory whose node is on the CPU.
             self._bind_inputs(binding)
+            self.read.bind_read(binding)
         self._session.run_with_iobinding(binding)
         if self._far:
             binding.synchronize_outputs()

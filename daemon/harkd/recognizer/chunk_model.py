@@ -16,6 +16,7 @@ from harkd.recognizer.hotwords import Hotwords as Phrases
 from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of
 from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
 from harkd.recognizer.phrase_tokens import Vocabulary
+from harkd.recognizer.placement import Placement
 from harkd.recognizer.protocol import Effort, Work
 from harkd.recognizer.search import Search
 from harkd.recognizer.symbols import Symbols
@@ -32,8 +33,7 @@ class ChunkModel:
         threads: Threads for each pass.
         effort: Nothing can be left out: each chunk is encoded once.
         roles: Its files: the encoder first, the symbols last.
-        device: Where the encoder runs: ``auto``, ``cpu`` or ``cuda``; the rest is too small for a
-            GPU.
+        device: Where the encoder is tried: ``cpu`` or ``cuda``; the rest is too small for a GPU.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
@@ -55,11 +55,13 @@ class ChunkModel:
         self.work = Work()
         self.effort = effort
         self.symbols = Symbols(self.paths[roles[-1]])
+        self.placement = Placement(device)
+        """Where its sessions are"""
         try:
-            self.encoder = ChunkEncoder(self.paths[roles[0]], threads, device)
+            self.encoder = ChunkEncoder(self.paths[roles[0]], threads, self.placement, roles[0])
         except UnknownLayoutError as error:
             raise ModelDamagedError(f"{self.paths[roles[0]]} {error}", WRONG_FILES) from error
-        self.provider = self.encoder.provider
+        self.provider = self.placement.provider
         self.spare: list[EncoderState] = []
         """States that no stream uses now."""
         self._phrases: tuple[Hotwords, Phrases] | None = None

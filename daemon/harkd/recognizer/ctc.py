@@ -31,7 +31,7 @@ class StreamingCtc(ChunkModel):
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: Nothing can be left out.
-        device: Where the encoder runs.
+        device: Where the encoder is tried.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.

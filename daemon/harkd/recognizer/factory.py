@@ -6,36 +6,46 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from harkd.audio import RATE_HZ
-from harkd.errors import ModelDamagedError, ModelError, RecognitionError
+from harkd.errors import DeviceError, ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.ctc import StreamingCtc
+from harkd.recognizer.cuda import read_runtime, where_to_try
+from harkd.recognizer.device_faults import fault_of, int8_model
+from harkd.recognizer.device_report import CPU, CUDA, DeviceReport
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.onnx import (
-    CUDA_PROVIDER,
-    choose_threads,
-    fetch_anew,
-    give_back_memory,
-    onnxruntime,
-)
+from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
+from harkd.recognizer.placement import Placement, int8_roles, words_of
 from harkd.recognizer.protocol import EVERYTHING, Effort, Recognizer
 from harkd.recognizer.transducer import Transducer
 
 log = logging.getLogger(__name__)
 
 
-FAMILIES: dict[str, Callable[..., Recognizer]] = {
+class Placed(Recognizer, Protocol):
+    """A recognizer that knows where its sessions are."""
+
+    placement: Placement
+
+
+FAMILIES: dict[str, Callable[..., Placed]] = {
     "moonshine": Moonshine,
     "moonshine-lean": MoonshineLean,
     "streaming-ctc": StreamingCtc,
     "streaming-transducer": Transducer,
 }
-ON_GPU = ("streaming-ctc", "streaming-transducer")
-"""Families that can run on CUDA; Moonshine's files are in int8, which CUDA has no product for."""
+ON_GPU: dict[str, tuple[str, ...]] = {
+    "moonshine": ("encoder", "decoder"),
+    "moonshine-lean": ("stem", "encoder", "decoder"),
+    "streaming-ctc": ("model",),
+    "streaming-transducer": ("encoder",),
+}
+"""The files of each family that belong on a GPU; the others are too little work."""
 
 
 def misfit(manifest: Manifest) -> str:
@@ -61,7 +71,25 @@ def load_recognizer(
         manifest: Its manifest, whose files have been verified.
         threads: Threads for each pass; 0 chooses by the cores of this machine.
         effort: What it may leave out; everything that it can if omitted.
-        device: ``cpu``; ``auto`` or ``cuda`` for the GPU, where the family and the machine can.
+        device: ``cpu``; ``auto`` or ``cuda`` for the GPU, where the model and the machine can. The
+            log says why it is not there where it should be.
+
+    Raises:
+        ModelError: The family is unknown, or a file cannot be used.
+    """
+    recognizer, report = load_with_report(folder, manifest, threads, effort, device)
+    tell(report)
+    return recognizer
+
+
+def load_with_report(
+    folder: Path,
+    manifest: Manifest,
+    threads: int = 0,
+    effort: Effort = EVERYTHING,
+    device: str = "cpu",
+) -> tuple[Recognizer, DeviceReport]:
+    """Do the same, and return where it runs, instead of telling why it is not on the GPU.
 
     Raises:
         ModelError: The family is unknown, or a file cannot be used.
@@ -73,8 +101,35 @@ def load_recognizer(
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    where = {"device": device} if manifest.family in ON_GPU else {}
-    recognizer = FAMILIES[manifest.family](folder, manifest, count, effort, **where)
+    target, faults = where_to_try(device)
+    tried = target == CUDA or faults
+    if tried and (in_int8 := int8_roles(graphs_of(folder, manifest))):
+        target, faults = CPU, [*faults, int8_model(in_int8, manifest.family)]
+    try:
+        recognizer, placement = started(folder, manifest, count, effort, target)
+    except ModelError as error:
+        if target != CUDA:
+            raise
+        # The model, or the GPU in its first pass: it is the GPU if the CPU can.
+        recognizer, placement = started(folder, manifest, count, effort, CPU)
+        faults = [fault_of(words_of(error), read_runtime())]
+    log.info(
+        "model %s loaded in %.2f s: %s, %d thread%s",
+        manifest.name,
+        time.perf_counter() - begin,
+        recognizer.provider,
+        count,
+        "" if count == 1 else "s",
+    )
+    faults = [*faults, *placement.faults]
+    return recognizer, DeviceReport(device, recognizer.provider, placement.sessions, faults)
+
+
+def started(
+    folder: Path, manifest: Manifest, threads: int, effort: Effort, device: str
+) -> tuple[Recognizer, Placement]:
+    """Return a model that has run once, and where its sessions are. Raises ModelError."""
+    recognizer = FAMILIES[manifest.family](folder, manifest, threads, effort, device)
     stream = recognizer.stream()
     stream.accept(np.zeros(RATE_HZ, np.int16))
     try:
@@ -85,33 +140,20 @@ def load_recognizer(
             fetch_anew(folder / "model.yaml"),
         ) from error
     give_back_memory()
-    if device == "cuda" != recognizer.provider:
-        log.error("%s", why_not_on_gpu(manifest))
-    log.info(
-        "model %s loaded in %.2f s: %s, %d thread%s",
-        manifest.name,
-        time.perf_counter() - begin,
-        recognizer.provider,
-        count,
-        "" if count == 1 else "s",
-    )
-    return recognizer
+    return recognizer, recognizer.placement
 
 
-def why_not_on_gpu(manifest: Manifest) -> str:
-    """Say why a model runs on the CPU, and what to do."""
-    if manifest.family not in ON_GPU:
-        return (
-            f"recognizer.device is cuda, but a model of the family {manifest.family} runs on the "
-            f"CPU only: choose one of the families {' and '.join(ON_GPU)}, or set it to auto"
-        )
-    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
-        return (
-            "recognizer.device is cuda, but this onnxruntime knows no CUDA; the model runs on the "
-            "CPU: pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'"
-        )
-    return (
-        "recognizer.device is cuda, but onnxruntime could not use the GPU; the model runs on the "
-        "CPU: check that nvidia-smi shows the GPU, and that its driver fits the CUDA of "
-        f"onnxruntime-gpu {onnxruntime.__version__}"
-    )
+def graphs_of(folder: Path, manifest: Manifest) -> list[tuple[str, Path]]:
+    """Return the files that belong on a GPU, by role; those that are not there are left out."""
+    named = [role for role in ON_GPU[manifest.family] if role in manifest.files]
+    paths = [(role, folder / manifest.files[role].path) for role in named]
+    return [(role, path) for role, path in paths if path.is_file()]
+
+
+def tell(report: DeviceReport) -> None:
+    """Log where a model runs, where that is not what was wanted, or is not the same for all."""
+    if report.missed:
+        level = logging.ERROR if report.wanted == CUDA else logging.WARNING
+        log.log(level, "%s", DeviceError(report.what, report.mend))
+    if len(set(report.sessions.values())) > 1:
+        log.info("the model's sessions run on %s", report.places)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harkd.recognizer.lean_decoder import SCORES, LeanDecoder
+from harkd.recognizer.lean_decoder import SCORES, LeanDecoder, caches_of
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Silence
 from harkd.recognizer.onnx import bind_input, bind_output
 
@@ -32,20 +32,21 @@ class LeanContinuations:
     """
 
     def __init__(self, decoder: LeanDecoder, paths: int) -> None:
-        self._session = decoder.session
+        self._decoder, self._session = decoder, decoder.session
         self.paths = paths
         self.most_tokens = min(MOST_TOKENS, decoder.capacity)
-        _, heads, _, head = decoder.cache_shape
         # onnxruntime keeps the addresses alone: what is bound must live as long as the bindings.
-        shape = (paths, heads, self.most_tokens, head)
         self._names = [f"{kind}_{i}" for i in range(decoder.layers) for kind in ("key", "value")]
-        self._caches: list[NDArray[Any]] = [np.zeros(shape, decoder.real) for _ in self._names]
+        self._far = decoder.on_gpu
+        self._caches = caches_of(decoder, paths, self.most_tokens)
         self._ids = np.zeros((paths, 1), np.int64)
         self._last = np.zeros(paths, np.int32)
         self._total = np.zeros(1, np.int32)
         self._log_probs: Float32 = np.zeros((paths, 1, decoder.tokens), np.float32)
         self._cross: list[NDArray[Any]] = []
-        self._bindings = [self._bound(count) for count in range(1, paths + 1)]
+        # The GPU's caches cannot be cut: there, all hypotheses run each time, which costs the same.
+        counts = [paths] * paths if self._far else range(1, paths + 1)
+        self._bindings = [self._bound(count) for count in counts]
 
     def attend_to(self, cross: list[NDArray[Any]]) -> None:
         """Listen to these keys and values from now on: each (1, heads, frames, head), in turn."""
@@ -68,8 +69,11 @@ class LeanContinuations:
         """Go on with some hypotheses, a token more for each; return (hypotheses, tokens)."""
         count, held = len(parents), int(self._last[0]) + 1
         if parents != list(range(count)):
-            for cache in self._caches:
+            caches = self._caches.values()
+            for cache in caches:
                 cache[:count, :, :held] = cache[parents, :, :held]
+            if self._far:
+                self._caches.put(caches)
         self._ids[:count, 0] = tokens
         self._last[:] = held
         return self._run(count)
@@ -87,14 +91,19 @@ class LeanContinuations:
         last, total = np.array([count - 1], np.int32), np.array([count], np.int32)
         log_probs = np.zeros((1, count, self._log_probs.shape[2]), np.float32)
         binding = self._session.io_binding()
-        for name, cache, cross in zip(self._names, self._caches, self._cross, strict=True):
-            bind_input(binding, name, cache[:1])
-            bind_output(binding, f"new_{name}", cache[:1])
+        if self._far:
+            caches = caches_of(self._decoder, 1, self.most_tokens)
+            caches.bind(binding, binding)
+        else:
+            self._bind_caches(binding, 1)
+        for name, cross in zip(self._names, self._cross, strict=True):
             bind_input(binding, f"cross_{name}", cross)
         for name, array in (("ids", ids), ("last", last), ("total", total)):
             bind_input(binding, name, array)
         bind_output(binding, SCORES, log_probs)
         self._session.run_with_iobinding(binding)
+        if self._far:
+            binding.synchronize_outputs()
         found: Float32 = log_probs[0]
         return found
 
@@ -104,20 +113,36 @@ class LeanContinuations:
 
     def _run(self, count: int) -> Float32:
         self._total[0] = self._last[0] + 1
-        self._session.run_with_iobinding(self._bindings[count - 1])
+        binding = self._bindings[count - 1]
+        if self._far:
+            # What lies here is copied to the GPU when it is bound, and not again.
+            self._bind_inputs(binding, self.paths)
+            self._caches.bind_read(binding)
+        self._session.run_with_iobinding(binding)
+        if self._far:
+            binding.synchronize_outputs()
         return self._log_probs[:count, 0]
 
     def _bound(self, count: int) -> Any:
         """Return a binding for so many hypotheses, but for what they listen to."""
         binding = self._session.io_binding()
-        for name, cache in zip(self._names, self._caches, strict=True):
+        if self._far:
+            self._caches.bind(binding, binding)
+        else:
+            self._bind_caches(binding, count)
+        self._bind_inputs(binding, count)
+        bind_output(binding, SCORES, self._log_probs[:count])
+        return binding
+
+    def _bind_caches(self, binding: Any, count: int) -> None:
+        for name, cache in zip(self._names, self._caches.values(), strict=True):
             bind_input(binding, name, cache[:count])
             bind_output(binding, f"new_{name}", cache[:count])
+
+    def _bind_inputs(self, binding: Any, count: int) -> None:
         bind_input(binding, "ids", self._ids[:count])
         bind_input(binding, "last", self._last[:count])
         bind_input(binding, "total", self._total)
-        bind_output(binding, SCORES, self._log_probs[:count])
-        return binding
 
 
 class SpareContinuations:

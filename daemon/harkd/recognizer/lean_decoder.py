@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.recognizer.chunk_buffers import Buffers, buffers_for
+from harkd.recognizer.chunk_layout import State
+from harkd.recognizer.device_faults import FLOAT32_DECODER
 from harkd.recognizer.extra_output import result_of, with_output
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
 from harkd.recognizer.onnx import bind_input, bind_output, dtype_of, open_session
+from harkd.recognizer.placement import Placement
 from harkd.recognizer.protocol import NEVER_UNSURE
 
 PROPOSED_MOST = 15
@@ -40,31 +44,55 @@ class LeanDecoder:
         threads: Threads for each pass.
         capacity: The most tokens of one hypothesis.
         scored: Whether it can tell how likely each token is, not the best alone.
+        placement: Where it may run; the CPU if omitted.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load the file.
         KeyError, ValueError: The graph is not what its file should hold.
     """
 
-    def __init__(self, path: Path, threads: int, capacity: int, *, scored: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        capacity: int,
+        *,
+        scored: bool = False,
+        placement: Placement | None = None,
+    ) -> None:
         content = path.read_bytes() if scored else None
         self.scores = result_of(memoryview(content), SCORES_OP) if content else ""
         """Name of the output that tells it; empty for none."""
         if content:
             content = with_output(content, self.scores)
-        self.session = open_session(path, threads, arena=True, content=content)
+        placement = placement or Placement()
+        self.session = placement.open("decoder", path, threads, arena=True, content=content)
         properties = self.session.get_modelmeta().custom_metadata_map
         self.layers = int(properties["decoder_layers"])
         self.tokens = int(properties["tokens"])
         """Those that can be written."""
         self.capacity = min(capacity, int(properties["most_tokens"]))
+        self.real = dtype_of(self.session, "key_0")
+        if placement.on_gpu("decoder") and self.real is not np.float16:
+            placement.keep_off_gpu("decoder", FLOAT32_DECODER)
+            self.session = open_session(path, threads, arena=True, content=content)
+        self.on_gpu = placement.on_gpu("decoder")
+        """Whether its caches are kept in the GPU's memory"""
         self.takes_several = SCORES in {each.name for each in self.session.get_outputs()}
         """Whether it takes several hypotheses at once; older graphs take one"""
         if self.takes_several:
             self.scores = SCORES
-        self.real = dtype_of(self.session, "key_0")
         cache = {each.name: each.shape for each in self.session.get_inputs()}["key_0"]
         self.cache_shape = (1, int(cache[1]), self.capacity, int(cache[3]))
+
+
+def caches_of(decoder: LeanDecoder, paths: int, tokens: int) -> Buffers:
+    """Return a decoder's caches, all zero, for so many hypotheses of so many tokens each."""
+    _, heads, _, head = decoder.cache_shape
+    names = [f"{kind}_{i}" for i in range(decoder.layers) for kind in ("key", "value")]
+    shape = (paths, heads, tokens, head)
+    states = [State(name, f"new_{name}", shape, decoder.real) for name in names]
+    return buffers_for(states, on_gpu=decoder.on_gpu)
 
 
 class DecoderState:
@@ -80,17 +108,12 @@ class DecoderState:
         self._binding = decoder.session.io_binding()
         # onnxruntime keeps the addresses alone (up to 1.23 at least, even of an OrtValue), so all
         # that is bound must live as long as the binding, where it is.
-        self._caches: list[NDArray[Any]] = []
-        for i in range(decoder.layers):
-            for kind in ("key", "value"):
-                cache = np.zeros(decoder.cache_shape, decoder.real)
-                self._caches.append(cache)
-                bind_input(self._binding, f"{kind}_{i}", cache)
-                bind_output(self._binding, f"new_{kind}_{i}", cache)
+        self._caches = caches_of(decoder, 1, decoder.capacity)
+        self._caches.bind(self._binding, self._binding)
+        self._far = decoder.on_gpu
         self._last = np.zeros(1, np.int32)
         self._total = np.zeros(1, np.int32)
-        bind_input(self._binding, "last", self._last)
-        bind_input(self._binding, "total", self._total)
+        self._bind_places()
         self._ids = np.zeros(decoder.capacity, np.int64)
         self._token = np.zeros(decoder.capacity, np.int64)
         self._log_prob = np.zeros(decoder.capacity, np.float32)
@@ -200,8 +223,19 @@ class DecoderState:
         self._ids[1:count] = proposed
         self._last[0] = place + count - 1
         self._total[0] = place + count
+        if self._far:
+            # What lies here is copied to the GPU when it is bound, and not again.
+            self._bind_places()
+            bind_input(self._binding, "ids", self._ids[None, :count])
+            self._caches.bind_read(self._binding)
         self._session.run_with_iobinding(self._binding)
+        if self._far:
+            self._binding.synchronize_outputs()
         return self._token[:count].tolist(), self._log_prob[:count].tolist()
+
+    def _bind_places(self) -> None:
+        bind_input(self._binding, "last", self._last)
+        bind_input(self._binding, "total", self._total)
 
     def _resize(self, count: int) -> None:
         self._count = 0

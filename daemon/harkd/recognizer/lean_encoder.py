@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
-from harkd.recognizer.onnx import dtype_of, open_session
+from harkd.recognizer.onnx import dtype_of
+from harkd.recognizer.placement import Placement
 
 Float32 = NDArray[np.float32]
 
@@ -44,15 +45,19 @@ class LeanEncoder:
         stem: The stem's file.
         encoder: The encoder's file.
         threads: Threads for each pass.
+        placement: Where they may run; the CPU if omitted.
 
     Raises:
         ModelDamagedError: onnxruntime cannot load a file.
         KeyError, ValueError: A graph is not what its file should hold.
     """
 
-    def __init__(self, stem: Path, encoder: Path, threads: int) -> None:
-        self.stem = open_session(stem, threads, arena=False)
-        self.session = open_session(encoder, threads, arena=False)
+    def __init__(
+        self, stem: Path, encoder: Path, threads: int, placement: Placement | None = None
+    ) -> None:
+        placement = placement or Placement()
+        self.stem = placement.open("stem", stem, threads, arena=False)
+        self.session = placement.open("encoder", encoder, threads, arena=False)
         properties = self.session.get_modelmeta().custom_metadata_map
         if properties["layout"] != LAYOUT:
             raise ValueError(f"layout {properties['layout']} instead of {LAYOUT}")

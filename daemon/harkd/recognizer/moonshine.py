@@ -40,11 +40,10 @@ from harkd.recognizer.onnx import (
     fetch_anew,
     give_back_after,
     give_back_memory,
-    open_session,
-    provider_of,
 )
 from harkd.recognizer.phrase_scorer import OpenText, PhraseScorer, PhraseScores
 from harkd.recognizer.phrase_tokens import Vocabulary
+from harkd.recognizer.placement import Placement
 from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Hypothesis, Work
 from harkd.recognizer.search import log_prob as log_prob_of
 from harkd.recognizer.search import log_softmax
@@ -66,6 +65,7 @@ class Moonshine:
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: What it may leave out; these graphs have no way to encode incrementally.
+        device: Where it is tried: ``cpu`` or ``cuda``.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
@@ -77,6 +77,7 @@ class Moonshine:
         manifest: Manifest,
         threads: int,
         effort: Effort = EVERYTHING,
+        device: str = "cpu",
     ) -> None:
         paths = {role: folder / manifest.files[role].path for role in manifest.files}
         for role in ("encoder", "decoder", "tokenizer"):
@@ -94,9 +95,11 @@ class Moonshine:
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self._variants: tuple[Hotwords, Variants] | None = None
         self._tokens_per_s = manifest.limits.max_tokens_per_s
-        self._encoder = open_session(paths["encoder"], threads, arena=False)
-        self._decoder = open_session(paths["decoder"], threads, arena=True)
-        self.provider = provider_of(self._decoder)
+        self.placement = Placement(device)
+        """Where its sessions are"""
+        self._encoder = self.placement.open("encoder", paths["encoder"], threads, arena=False)
+        self._decoder = self.placement.open("decoder", paths["decoder"], threads, arena=True)
+        self.provider = self.placement.provider
         self._read_shapes(paths)
         self.silence = Silence(MoonshineSilence(self).log_prob)
 

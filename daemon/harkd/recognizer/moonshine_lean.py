@@ -48,10 +48,10 @@ from harkd.recognizer.onnx import (
     give_back_after,
     give_back_memory,
     paths_of,
-    provider_of,
 )
 from harkd.recognizer.phrase_scorer import PhraseScorer, PhraseScores
 from harkd.recognizer.phrase_tokens import Vocabulary
+from harkd.recognizer.placement import Placement
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 
 ROLES = ("stem", "encoder", "decoder", "tokenizer")
@@ -71,13 +71,19 @@ class MoonshineLean:
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: What it may leave out, all that it can if omitted.
+        device: Where it is tried: ``cpu`` or ``cuda``.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, threads: int, effort: Effort = EVERYTHING
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort = EVERYTHING,
+        device: str = "cpu",
     ) -> None:
         paths = paths_of(folder, manifest, ROLES)
         self.name = manifest.name
@@ -87,8 +93,10 @@ class MoonshineLean:
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self.closing = self.tokenizer.ids_of(".", "?", "!")
         self.tokens_per_s = manifest.limits.max_tokens_per_s
+        self.placement = Placement(device)
+        """Where its sessions are"""
         try:
-            self.encoder = LeanEncoder(paths["stem"], paths["encoder"], threads)
+            self.encoder = LeanEncoder(paths["stem"], paths["encoder"], threads, self.placement)
             most_s = self.encoder.most_frames * FRAME_SAMPLES / RATE_HZ
             self.max_segment_s = min(manifest.limits.max_segment_s, most_s)
             self._decoder_path, self._threads = paths["decoder"], threads
@@ -105,7 +113,7 @@ class MoonshineLean:
                 f"{self.decoder.tokens}: they are not from one model",
                 fetch_anew(paths["tokenizer"]),
             )
-        self.provider = provider_of(self.decoder.session)
+        self.provider = self.placement.provider
         self.spare: list[DecoderState] = []
         """Caches that no stream uses now."""
         self._continuations: SpareContinuations | None = None
@@ -165,7 +173,9 @@ class MoonshineLean:
 
     def _open_decoder(self, *, scored: bool) -> LeanDecoder:
         most = self.most_tokens(int(self.max_segment_s * RATE_HZ)) + 1
-        return LeanDecoder(self._decoder_path, self._threads, most, scored=scored)
+        return LeanDecoder(
+            self._decoder_path, self._threads, most, scored=scored, placement=self.placement
+        )
 
     def most_tokens(self, samples: int) -> int:
         """Return the most tokens that so much audio can hold."""

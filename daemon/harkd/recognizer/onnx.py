@@ -49,8 +49,8 @@ def open_session(
         threads: Threads for each pass.
         arena: Whether onnxruntime keeps the memory of a pass for the next one. Good where each pass
             needs the same; where they grow with the audio, it would keep the longest for ever.
-        device: ``cpu``; or ``auto`` and ``cuda`` for the GPU where there is one, else the CPU:
-            `provider_of` tells which it became.
+        device: ``cpu``; or ``cuda`` for the GPU. Where onnxruntime cannot use that it may raise, or
+            only say so on stderr: `provider_of` tells which it became.
         content: What is loaded in the file's place.
 
     Raises:
@@ -65,9 +65,17 @@ def open_session(
     if bytes_saturate():
         # https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
         options.add_session_config_entry("session.x64quantprecision", "1")
+    providers = [CPU_PROVIDER]
+    if device == "cuda":
+        providers.insert(0, CUDA_PROVIDER)
+        # A session that says CUDA may have most of its nodes on the CPU. This tells where they are
+        # (from 1.24 on, microsoft/onnxruntime#26781). session.disable_cpu_ep_fallback would not do:
+        # it refuses a session for a single node on the CPU, as the sums over shapes always are.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
+        # Else its Python would print the GPU's error on stdout, and take the CPU.
         return onnxruntime.InferenceSession(
-            content or os.fspath(path), options, providers=providers_for(device)
+            content or os.fspath(path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:
         raise ModelDamagedError(
@@ -77,20 +85,19 @@ def open_session(
         ) from error
 
 
-def providers_for(device: str) -> list[str]:
-    """Return what a session is to try, best first."""
-    if device == "cpu" or CUDA_PROVIDER not in onnxruntime.get_available_providers():
-        return [CPU_PROVIDER]
-    load_cuda_libraries()
-    return [CUDA_PROVIDER, CPU_PROVIDER]
+def placed_nodes(session: Any) -> list[tuple[str, str]]:
+    """Return where each node of a session runs, as provider and operator.
 
-
-@functools.cache
-def load_cuda_libraries() -> None:
-    """Load what pip has installed of CUDA and cuDNN, where onnxruntime would not look for it."""
-    # https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#preload-dlls
-    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
-        onnxruntime.preload_dlls()
+    For a session that was opened for the GPU. Nothing where onnxruntime does not tell: before 1.24,
+    and for files in its own format (.ort).
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return []
+    return [
+        (PROVIDER_NAMES.get(part.ep_name, part.ep_name), node.op_type)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
 
 
 def dtype_of(session: Any, name: str) -> Any:

@@ -19,7 +19,7 @@ from harkd.recognizer.beam_search import Beam, BeamSearch
 from harkd.recognizer.chunk_layout import CTC_ONLY
 from harkd.recognizer.chunk_model import WRONG_FILES, ChunkModel
 from harkd.recognizer.chunk_stream import ChunkStream
-from harkd.recognizer.onnx import bind_input, bind_output, fetch_anew, first_line, open_session
+from harkd.recognizer.onnx import bind_input, bind_output, fetch_anew, first_line
 from harkd.recognizer.protocol import EVERYTHING, Effort
 from harkd.recognizer.search import Found, Search, log_prob
 from harkd.recognizer.symbols import UNKNOWN
@@ -44,7 +44,7 @@ class Transducer(ChunkModel):
         manifest: Its manifest.
         threads: Threads for each pass.
         effort: Nothing can be left out.
-        device: Where the encoder runs.
+        device: Where the encoder is tried.
 
     Raises:
         ModelDamagedError: A file is not what the family needs.
@@ -66,8 +66,10 @@ class Transducer(ChunkModel):
                 f"{self.paths['encoder']} is of the kind {kind}, no transducer's encoder",
                 WRONG_FILES,
             )
-        self.decoder = open_session(self.paths["decoder"], threads, arena=True)
-        self.joiner = open_session(self.paths["joiner"], threads, arena=True)
+        self.decoder, self.joiner = (
+            self.placement.open(role, self.paths[role], threads, arena=True, small=True)
+            for role in ("decoder", "joiner")
+        )
         self._read_shapes()
         self.silent = frozenset({BLANK, self.symbols.ids.get(UNKNOWN, BLANK)})
         """Tokens that say nothing: the unknown is one of them, as in sherpa-onnx."""
