@@ -25,6 +25,7 @@ from harkd.audio import RATE_HZ, SourceOpened
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
+from harkd.doctor_device import check_device
 from harkd.doctor_memory import check_memory
 from harkd.doctor_speed import check_speed
 from harkd.doctor_voice import check_voice
@@ -310,5 +311,6 @@ def check_model(settings: Settings) -> Iterator[Check]:
     yield memory
     if memory.status is Status.FAIL:
         return
-    recognizer = app.load(installed, settings)
+    recognizer, report = app.load_with_report(installed, settings)
+    yield check_device(report, required=settings.recognizer.require_device)
     yield check_speed(name, recognizer, app.sample_of(installed))

@@ -19,7 +19,7 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    """What: system, clock, sound, microphone, memory, model, broker, tls."""
+    """What: system, clock, sound, microphone, memory, device, model, broker, tls."""
     status: Status
     """How it is."""
     what: str

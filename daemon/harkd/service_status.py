@@ -44,6 +44,8 @@ RESULTS: Final = {
 
 STATUSES: Final = {
     "1": "harkd ended with an error; the journal has it, with its mend",
+    "78": "the model does not run on the device that recognizer.require_device wants; the journal "
+    "says why, and `harkd doctor` what to do. It is not started again by itself",
     "200": "its folder is gone; `harkd service install` makes it again",
     "203": "the program in ExecStart is gone: was the environment moved or deleted? "
     "Run `harkd service install` from the one that is to be used",

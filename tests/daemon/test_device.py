@@ -18,11 +18,14 @@ from typing import Any
 import pytest
 
 import small_streaming
+from fake_gpu import GOOD, NEW, Fitted, Machine
 from harkd import app
+from harkd.doctor_check import Status
+from harkd.doctor_device import check_device
 from harkd.errors import DeviceError, ModelDamagedError
 from harkd.model_package import Manifest, PackagedFile, load_manifest, sha256_of, write_manifest
 from harkd.model_store import InstalledModel
-from harkd.recognizer import cuda, factory, placement
+from harkd.recognizer import cuda
 from harkd.recognizer import onnx as runtime
 from harkd.recognizer.cuda import Driver, read_driver, where_to_try
 from harkd.recognizer.device_faults import fault_of, missing_in
@@ -31,7 +34,7 @@ from harkd.recognizer.factory import ON_GPU, load_with_report, tell
 from harkd.recognizer.placement import Placement, is_int8
 from harkd.settings import RecognizerSettings, Settings
 
-NEW, OLD = Runtime("1.31.1", "13.0"), Runtime("1.26.0", "12.8")
+OLD = Runtime("1.26.0", "12.8")
 INT8 = Path(__file__).parents[1] / "data" / "an4-en"
 CALL = (
     "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 "
@@ -154,41 +157,9 @@ def test_what_preload_dlls_prints_names_all_that_is_missing() -> None:
 # ---------------------------------------------------------------------- what the machine has
 
 
-class Machine:
-    """Another machine, with what is put on it."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self._patch = folder, monkeypatch
-        (folder / "dev").mkdir()
-        monkeypatch.setattr(cuda, "DEVICES", folder / "dev")
-        monkeypatch.setattr(cuda, "DRIVER_FACTS", folder / "version")
-        self.has(wheel="gpu", driver=Driver("580.65.06", (13, 0), 0, nodes=True))
-
-    def has(
-        self,
-        *,
-        wheel: str = "gpu",
-        driver: Driver | None = None,
-        missing: tuple[str, ...] = (),
-        installed: Runtime = NEW,
-    ) -> None:
-        there = {"gpu": [runtime.CUDA_PROVIDER]}.get(wheel, [])
-        providers = [*there, runtime.CPU_PROVIDER]
-        self._patch.setattr(runtime.onnxruntime, "get_available_providers", lambda: providers)
-        self._patch.setattr(cuda, "gpu_wheel_is_installed", lambda: wheel != "plain")
-        self._patch.setattr(cuda, "load_libraries", lambda: missing)
-        for module in (cuda, placement, factory):
-            self._patch.setattr(module, "read_runtime", lambda: installed)
-        if driver is not None:
-            self._patch.setattr(cuda, "read_driver", lambda: driver)
-
-
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
-
-
-GOOD = Driver("580.65.06", (13, 0), 0, nodes=True)
 
 
 @pytest.mark.parametrize(
@@ -308,49 +279,9 @@ def test_libraries_are_loaded_once_and_what_onnxruntime_prints_stays_off_stdout(
 # ------------------------------------------------------------------- sessions, read back
 
 
-class Fitted:
-    """onnxruntime with a GPU: sessions are the CPU's, but say what they are told to."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened: list[tuple[str, str]] = []
-        self.says = "cuda"
-        self.nodes: list[tuple[str, str]] = []
-        self.fails = ""
-        self._on_gpu: list[Any] = []
-        real = runtime.open_session
-
-        def open_session(path: Path, threads: int, **options: Any) -> Any:
-            device = options.pop("device", "cpu")
-            self.opened.append((path.name.partition("-")[0], device))
-            if device == "cuda" and self.fails:
-                raise ModelDamagedError("no model") from RuntimeError(self.fails)
-            session = real(path, threads, **options)
-            if device == "cuda":
-                self._on_gpu.append(session)
-            return session
-
-        def provider_of(session: Any) -> str:
-            return self.says if any(each is session for each in self._on_gpu) else "cpu"
-
-        monkeypatch.setattr(placement, "open_session", open_session)
-        monkeypatch.setattr(placement, "provider_of", provider_of)
-        monkeypatch.setattr(placement, "placed_nodes", lambda _: self.nodes)
-
-
 @pytest.fixture
 def fitted(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Fitted:
-    """A machine with a GPU; `buffers_for` gives another kind of the CPU's memory."""
-    from harkd.recognizer import chunk_buffers, chunk_encoder, lean_decoder
-
     machine.has(driver=GOOD)
-    for module in (chunk_encoder, lean_decoder):
-
-        def buffers(states: Any, *, on_gpu: bool) -> Any:
-            if on_gpu:
-                return chunk_buffers.DeviceBuffers(states, "cpu")
-            return chunk_buffers.HostBuffers(states)
-
-        monkeypatch.setattr(module, "buffers_for", buffers)
     return Fitted(monkeypatch)
 
 
@@ -571,3 +502,30 @@ def test_a_required_device_that_is_had_is_no_reason_to_end(small: Path, fitted: 
 
 def test_a_placement_without_sessions_is_the_cpus() -> None:
     assert Placement().provider == "cpu"
+
+
+# ------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_tells_device_onnxruntime_and_driver(machine: Machine) -> None:
+    machine.has(wheel="plain", driver=Driver(), installed=Runtime("1.32.0"))
+    fine = check_device(DeviceReport("auto", "cpu", {"model": "cpu"}), required=False)
+    assert fine.status is Status.OK
+    assert fine.what == (
+        "recognizer.device is auto, the model runs on cpu "
+        "(onnxruntime 1.32.0 without CUDA, no NVIDIA driver)"
+    )
+    machine.has(driver=Driver("550.54.14", (12, 4), 0, nodes=True))
+    report = DeviceReport("cuda", "cpu", {"model": "cpu"}, [NO_GPU])
+    for required, status in ((False, Status.WARN), (True, Status.FAIL)):
+        check = check_device(report, required=required)
+        assert (check.name, check.status, check.mend) == ("device", status, "put one in")
+        assert (
+            "runs on the CPU: there is no GPU (onnxruntime-gpu 1.31.1 for CUDA 13.0" in check.what
+        )
+        assert "NVIDIA driver 550.54.14 with CUDA 12.4)" in check.what
+    machine.has(driver=Driver("", (13, 0), 100))
+    differing = DeviceReport("cuda", "cuda", {"encoder": "cuda", "joiner": "cpu"})
+    told = check_device(differing, required=True).what
+    assert "runs on encoder: cuda, joiner: cpu (" in told
+    assert "NVIDIA driver with CUDA 13.0, no GPU" in told

@@ -44,6 +44,7 @@ from harkd.doctor_speed import check_speed
 from harkd.doctor_voice import check_voice
 from harkd.errors import AudioError, HarkdError, ModelMissingError, SettingsError
 from harkd.model_package import Manifest, PackagedFile, sha256_of, write_manifest
+from harkd.recognizer.device_report import DeviceReport
 from harkd.settings import (
     AudioSettings,
     ModelsSettings,
@@ -519,9 +520,11 @@ def test_a_whole_model_is_run_and_timed(
     """The quickest pass counts, of which none begins after 5 s; 5 s are recognized here."""
     recognizer = FakeRecognizer(takes_s)
     monkeypatch.setattr("time.perf_counter", lambda: recognizer.now_s)
-    monkeypatch.setattr("harkd.app.load", lambda *_: recognizer)
-    memory, check = check_model(model[0])
+    report = DeviceReport("auto", "cpu", {"encoder": "cpu"})
+    monkeypatch.setattr("harkd.app.load_with_report", lambda *_: (recognizer, report))
+    memory, device, check = check_model(model[0])
     assert memory.name == "memory"
+    assert (device.name, device.status) == ("device", Status.OK)
     assert check.status is status
     assert says in check.what
     assert "CPUExecutionProvider" in check.what

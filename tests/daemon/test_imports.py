@@ -107,7 +107,8 @@ LAYERS = [
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot", "bench_memory"},
     {"app", "inputs", "instruments", "legacy_state", "mqtt_side"}
-    | {"doctor", "doctor_broker", "doctor_speed", "doctor_memory", "doctor_voice", "bench_run"},
+    | {"doctor", "doctor_broker", "doctor_device", "doctor_memory", "doctor_speed"}
+    | {"doctor_voice", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_phrases", "cli_service", "cli_status"}
     | {"__main__"},

@@ -495,6 +495,18 @@ def test_a_silence_shorter_than_the_default_pause_is_a_fault_at_the_silence(writ
     ]
 
 
+def test_to_require_a_device_while_any_will_do_is_a_fault(write: Write) -> None:
+    words = (
+        "recognizer.require_device: requires no device while recognizer.device is auto, which "
+        "takes any; set that to cuda, or delete this one"
+    )
+    assert faults(write("recognizer: {require_device: true}\n")) == [f"harkd.yaml:1: {words}"]
+    written = "recognizer:\n  device: auto\n  require_device: true\n"
+    assert faults(write(written)) == [f"harkd.yaml:3: {words}"]
+    for device in ("cuda", "cpu"):
+        load(write(f"recognizer: {{device: {device}, require_device: true}}\n"), {})
+
+
 def test_a_pause_as_long_as_the_silence_is_no_fault(write: Write) -> None:
     load(write("endpoint: {silence_ms: 150, pause_ms: 150}\n"), {})
 
