@@ -180,12 +180,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         ({"driver": GOOD, "installed": OLD}, []),
         ({"driver": GOOD, "missing": ("libcublas.so.13",)}, ["libcublas.so.13 is missing"]),
         (
-            {"driver": Driver(), "missing": ("libcuda.so.1", "libcudnn.so.9", "libcufft.so.12")},
-            ["no NVIDIA GPU", "libcudnn.so.9, libcufft.so.12 are missing"],
+            {"driver": GOOD, "missing": ("libcudnn.so.9", "libcufft.so.12")},
+            ["libcudnn.so.9, libcufft.so.12 are missing"],
         ),
+        ({"driver": Driver(), "missing": ("libcudnn.so.9",)}, ["no NVIDIA GPU"]),
     ],
 )
-def test_all_that_is_missing_is_found_before_a_session_is_tried(
+def test_what_is_missing_is_found_before_a_session_is_tried(
     machine: Machine, has: dict[str, Any], told: list[str]
 ) -> None:
     machine.has(**has)
@@ -396,7 +397,11 @@ def test_a_damaged_model_is_not_the_gpus_fault(small: Path, fitted: Fitted, tmp_
     assert fitted.opened
 
 
-def test_int8_runs_on_the_cpu_and_is_told_how_to_be_made_otherwise(fitted: Fitted) -> None:
+def test_int8_runs_on_the_cpu_and_is_told_how_to_be_made_otherwise(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And CUDA's libraries are not loaded for it: they take 200 MB."""
+    monkeypatch.setattr(cuda, "load_libraries", lambda: pytest.fail("loaded"))
     report = report_of(INT8)
     assert {device for _, device in fitted.opened} == {"cpu"}
     assert report.what.endswith("in int8 (model), which CUDA cannot multiply")
@@ -408,6 +413,9 @@ def test_int8_is_told_beside_what_the_machine_lacks(machine: Machine) -> None:
     report = report_of(INT8)
     assert "no NVIDIA GPU" in report.what
     assert "in int8" in report.what
+    machine.has(wheel="plain")
+    assert "knows no CUDA; its weights are in int8" in report_of(INT8).what
+    assert not report_of(INT8, "auto").faults, "nobody wanted a GPU"
 
 
 def test_int8_is_seen_in_the_published_files_too(model_dir: Path, small: Path) -> None:

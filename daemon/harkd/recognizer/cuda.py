@@ -26,7 +26,7 @@ from harkd.recognizer.device_faults import (
     no_gpu,
     old_driver,
 )
-from harkd.recognizer.device_report import CUDA, DeviceFault, Runtime
+from harkd.recognizer.device_report import CPU, CUDA, DeviceFault, Runtime
 from harkd.recognizer.onnx import CUDA_PROVIDER, onnxruntime
 
 DEVICES: Final = Path("/dev")
@@ -104,10 +104,11 @@ def load_libraries() -> tuple[str, ...]:
     return ()
 
 
-def faults(runtime: Runtime) -> Iterator[DeviceFault]:
+def faults(runtime: Runtime, *, in_int8: bool) -> Iterator[DeviceFault]:
     """Yield what keeps onnxruntime from using a GPU here; nothing where all that is seen is well.
 
-    What is yielded is certain: a session would end up on the CPU.
+    What is yielded is certain: a session would end up on the CPU. The libraries, which take 200 MB
+    of memory, are loaded only where nothing else is in the way; `in_int8` of a model is.
     """
     if not knows_cuda():
         yield no_cuda_in(runtime, both_installed=gpu_wheel_is_installed())
@@ -119,8 +120,7 @@ def faults(runtime: Runtime) -> Iterator[DeviceFault]:
         yield old_driver(runtime, str(driver))
     elif driver.code == NO_DEVICE:
         yield no_device(nodes=driver.nodes)
-    missing = [name for name in load_libraries() if not name.startswith(DRIVER_LIBRARY)]
-    if missing:
+    elif not in_int8 and (missing := load_libraries()):
         yield missing_libraries(missing, runtime)
 
 
@@ -133,12 +133,13 @@ def gpu_wheel_is_installed() -> bool:
     return True
 
 
-def where_to_try(wanted: str) -> tuple[str, list[DeviceFault]]:
+def where_to_try(wanted: str, *, in_int8: bool = False) -> tuple[str, list[DeviceFault]]:
     """Return the device to try for `recognizer.device`, and why it is not the GPU.
 
-    ``auto`` wants it where onnxruntime was built for it.
+    ``auto`` wants it where onnxruntime was built for it. A model `in_int8` is not tried there, for
+    which the caller has the words.
     """
-    if wanted == "cpu" or (wanted == "auto" and not knows_cuda()):
-        return "cpu", []
-    found = list(faults(read_runtime()))
-    return ("cpu" if found else CUDA), found
+    if wanted == CPU or (wanted == "auto" and not knows_cuda()):
+        return CPU, []
+    found = list(faults(read_runtime(), in_int8=in_int8))
+    return (CPU if found or in_int8 else CUDA), found

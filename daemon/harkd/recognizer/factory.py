@@ -14,7 +14,7 @@ from harkd.audio import RATE_HZ
 from harkd.errors import DeviceError, ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.ctc import StreamingCtc
-from harkd.recognizer.cuda import read_runtime, where_to_try
+from harkd.recognizer.cuda import knows_cuda, read_runtime, where_to_try
 from harkd.recognizer.device_faults import fault_of, int8_model
 from harkd.recognizer.device_report import CPU, CUDA, DeviceReport
 from harkd.recognizer.moonshine import Moonshine
@@ -101,10 +101,10 @@ def load_with_report(
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    target, faults = where_to_try(device)
-    tried = target == CUDA or faults
-    if tried and (in_int8 := int8_roles(graphs_of(folder, manifest))):
-        target, faults = CPU, [*faults, int8_model(in_int8, manifest.family)]
+    in_int8 = int8_roles(graphs_of(folder, manifest)) if device != CPU else []
+    target, faults = where_to_try(device, in_int8=bool(in_int8))
+    if in_int8 and (device == CUDA or knows_cuda()):
+        faults = [*faults, int8_model(in_int8, manifest.family)]
     try:
         recognizer, placement = started(folder, manifest, count, effort, target)
     except ModelError as error:
