@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harkd.recognizer.chunk_buffers import Buffers
 from harkd.recognizer.lean_decoder import SCORES, LeanDecoder, caches_of
 from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Silence
 from harkd.recognizer.onnx import bind_input, bind_output
@@ -39,6 +40,7 @@ class LeanContinuations:
         self._names = [f"{kind}_{i}" for i in range(decoder.layers) for kind in ("key", "value")]
         self._far = decoder.on_gpu
         self._caches = caches_of(decoder, paths, self.most_tokens)
+        self._alone: Buffers | None = None
         self._ids = np.zeros((paths, 1), np.int64)
         self._last = np.zeros(paths, np.int32)
         self._total = np.zeros(1, np.int32)
@@ -92,8 +94,8 @@ class LeanContinuations:
         log_probs = np.zeros((1, count, self._log_probs.shape[2]), np.float32)
         binding = self._session.io_binding()
         if self._far:
-            caches = caches_of(self._decoder, 1, self.most_tokens)
-            caches.bind(binding, binding)
+            self._alone = self._alone or caches_of(self._decoder, 1, self.most_tokens)
+            self._alone.bind(binding, binding)
         else:
             self._bind_caches(binding, 1)
         for name, cross in zip(self._names, self._cross, strict=True):
