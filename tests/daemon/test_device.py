@@ -196,9 +196,12 @@ def test_what_is_missing_is_found_before_a_session_is_tried(
     assert all(part in fault.what for part, fault in zip(told, faults, strict=True))
 
 
-def test_auto_wants_the_gpu_where_onnxruntime_was_built_for_one(machine: Machine) -> None:
+def test_auto_wants_the_gpu_where_onnxruntime_gpu_was_installed(machine: Machine) -> None:
     machine.has(wheel="plain")
     assert where_to_try("auto") == ("cpu", [])
+    machine.has(wheel="both")
+    device, (fault,) = where_to_try("auto")
+    assert (device, "installed over onnxruntime-gpu" in fault.what) == ("cpu", True)
     machine.has(driver=Driver())
     device, faults = where_to_try("auto")
     assert (device, len(faults)) == ("cpu", 1)

@@ -133,13 +133,17 @@ def gpu_wheel_is_installed() -> bool:
     return True
 
 
+def is_wanted(wanted: str) -> bool:
+    """Tell whether `recognizer.device` means a GPU: ``auto`` does where onnxruntime-gpu was put."""
+    return wanted == CUDA or (wanted == "auto" and (knows_cuda() or gpu_wheel_is_installed()))
+
+
 def where_to_try(wanted: str, *, in_int8: bool = False) -> tuple[str, list[DeviceFault]]:
     """Return the device to try for `recognizer.device`, and why it is not the GPU.
 
-    ``auto`` wants it where onnxruntime was built for it. A model `in_int8` is not tried there, for
-    which the caller has the words.
+    A model `in_int8` is not tried there, for which the caller has the words.
     """
-    if wanted == CPU or (wanted == "auto" and not knows_cuda()):
+    if not is_wanted(wanted):
         return CPU, []
     found = list(faults(read_runtime(), in_int8=in_int8))
     return (CPU if found or in_int8 else CUDA), found

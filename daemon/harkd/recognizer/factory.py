@@ -14,7 +14,7 @@ from harkd.audio import RATE_HZ
 from harkd.errors import DeviceError, ModelDamagedError, ModelError, RecognitionError
 from harkd.model_package import Manifest
 from harkd.recognizer.ctc import StreamingCtc
-from harkd.recognizer.cuda import knows_cuda, read_runtime, where_to_try
+from harkd.recognizer.cuda import is_wanted, read_runtime, where_to_try
 from harkd.recognizer.device_faults import fault_of, int8_model
 from harkd.recognizer.device_report import CPU, CUDA, DeviceReport
 from harkd.recognizer.moonshine import Moonshine
@@ -101,9 +101,9 @@ def load_with_report(
         )
     begin = time.perf_counter()
     count = choose_threads(threads)
-    in_int8 = int8_roles(graphs_of(folder, manifest)) if device != CPU else []
+    in_int8 = int8_roles(graphs_of(folder, manifest)) if is_wanted(device) else []
     target, faults = where_to_try(device, in_int8=bool(in_int8))
-    if in_int8 and (device == CUDA or knows_cuda()):
+    if in_int8:
         faults = [*faults, int8_model(in_int8, manifest.family)]
     try:
         recognizer, placement = started(folder, manifest, count, effort, target)
