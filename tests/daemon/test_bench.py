@@ -29,6 +29,7 @@ from harkd.errors import HarkdError, RecognitionError
 from harkd.events import Final, Partial, Rejected, RejectReason, State, StateChanged
 from harkd.model_package import Manifest, PackagedFile, Sample, sha256_of, write_manifest
 from harkd.recognizer import factory
+from harkd.recognizer.device_report import DeviceReport
 from harkd.recognizer.protocol import Effort, Hypothesis
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings
 from harkd.speech_list import Recording
@@ -74,12 +75,12 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, i
 
     def load(
         _: Path, manifest: Manifest, threads: int, effort: Effort, device: str
-    ) -> FakeRecognizer:
+    ) -> tuple[FakeRecognizer, DeviceReport]:
         assert device == "auto"
         calls.append((manifest.name, threads, effort))
-        return FakeRecognizer(name=manifest.name)
+        return FakeRecognizer(name=manifest.name), DeviceReport(device, "cpu")
 
-    monkeypatch.setattr(factory, "load_recognizer", load)
+    monkeypatch.setattr(factory, "load_with_report", load)
     # Silero VAD is not taken in by the fake speech.
     monkeypatch.setattr("harkd.bench_run.find_second_look", lambda _: None)
     return calls
