@@ -36,6 +36,9 @@ from harkd.whole_file import sync_folder
 IMPORT_MARK = ".imported"
 """Beside the manifest of an imported model: the path it came from. No package names such a file."""
 
+SHIPPED_DIR = Path("/usr/share/harkd/models")
+"""Models that came with the system, as in a container's image; only read, after the store's own."""
+
 _STAGING, _OLD = ".staging-", ".old-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SPARE_BYTES = 8 << 20
@@ -89,6 +92,7 @@ class ModelStore:
         root: Where models are kept, one directory for each; a pull makes it.
         catalogue: What can be pulled, by name.
         free_bytes: Tells the free bytes of the file system that holds a directory.
+        shipped: Where models are that `root` does not have; never written.
     """
 
     def __init__(
@@ -96,9 +100,11 @@ class ModelStore:
         root: Path,
         catalogue: Mapping[str, CatalogueEntry] = CATALOGUE,
         free_bytes: Callable[[Path], int] = _free_bytes,
+        shipped: Path = SHIPPED_DIR,
     ) -> None:
         self.root = root
         self.catalogue = catalogue
+        self.shipped = shipped
         self._free_bytes = free_bytes
 
     def locate(self, name: str) -> InstalledModel:
@@ -124,13 +130,17 @@ class ModelStore:
 
     def installed(self) -> list[StoredModel]:
         """Return what the store holds, damaged models too, by name; raises ModelError."""
-        try:
-            found = sorted(d for d in self.root.iterdir() if _NAME.fullmatch(d.name) and d.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise unreadable(self.root, error) from error
-        return [self._stored(directory) for directory in found]
+        found: dict[str, Path] = {}
+        for folder in (self.root, self.shipped):
+            try:
+                for each in folder.iterdir():
+                    if _NAME.fullmatch(each.name) and each.is_dir():
+                        found.setdefault(each.name, each)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise unreadable(folder, error) from error
+        return [self._stored(found[name]) for name in sorted(found)]
 
     def verify(self, name: str) -> list[FileFault]:
         """Compare every byte of a model with its manifest; raises as `locate` for a missing one."""
@@ -210,6 +220,10 @@ class ModelStore:
                 f"{name} is a path, not a name", "Delete that directory yourself"
             )
         directory = self._dir(name)
+        if directory.parent == self.shipped:
+            raise ModelMissingError(
+                f"{name} came with this system and lies in {self.shipped}", "Leave it there"
+            )
         with self.staging(silent, ModelError) as staging:
             if os.path.lexists(directory):
                 directory.rename(staging / name)
@@ -221,6 +235,8 @@ class ModelStore:
         directory = expand(name).absolute() if is_path else self.root / name
         try:
             exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
+            if not exists and _NAME.fullmatch(name) and (self.shipped / name).is_dir():
+                return self.shipped / name
         except OSError as error:
             raise unreadable(directory, error) from error
         if exists:

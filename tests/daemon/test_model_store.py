@@ -456,6 +456,22 @@ def test_an_installed_model_is_located_by_name_or_by_path_without_running_anythi
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_model_that_came_with_the_system_is_found_after_the_stores_own_and_stays(
+    ready: ModelStore, entry: CatalogueEntry, tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path / "nowhere", {NAME: entry}, shipped=ready.root)
+    assert store.locate(NAME).dir == ready.root / NAME
+    assert [each.dir for each in store.installed()] == [ready.root / NAME]
+    with pytest.raises(ModelMissingError, match="came with this system"):
+        store.remove(NAME)
+    own = tmp_path / "nowhere" / NAME
+    shutil.copytree(ready.root / NAME, own)
+    assert store.locate(NAME).dir == own
+    assert [each.dir for each in store.installed()] == [own]
+    assert store.remove(NAME) == own
+    assert store.locate(NAME).dir == ready.root / NAME
+
+
 def test_a_model_of_the_catalogue_that_is_not_there_says_how_to_pull_it(store: ModelStore) -> None:
     with pytest.raises(ModelMissingError) as caught:
         store.locate(NAME)
