@@ -39,6 +39,14 @@ def log_as_before() -> Iterator[None]:
     logging.captureWarnings(False)
 
 
+@pytest.fixture(autouse=True)
+def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words for a container are told in none of these tests, though they may run in one."""
+    monkeypatch.setattr("harkd.container.MARKS", ())
+    for name in ("container", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def installed(name: str) -> Path:
     """A model's directory; pulled by harkd itself where it is not there yet."""
     named = os.environ.get("HARKD_MODELS")

@@ -10,7 +10,9 @@ import os
 from typing import Any
 
 from harkd.alsa_open import why_not
-from harkd.sound_server import barred_device, server_fault
+from harkd.container import START_SERVER, give_card, here, in_container, join_group
+from harkd.sound_login import login_fault
+from harkd.sound_server import SND, barred_device, server_fault
 
 PA_UNAVAILABLE = -9985
 ALSA_EACCES, ALSA_EBUSY, ALSA_ENODEV, ALSA_ECONNREFUSED = -13, -16, -19, -111
@@ -41,7 +43,10 @@ def explain(error: Any, device: str) -> CaptureError:
         return CaptureError(
             "server",
             f'the sound server behind "{device}" does not answer',
-            "start it: systemctl --user start pipewire-pulse, or pulseaudio --start",
+            here(
+                "start it: systemctl --user start pipewire-pulse, or pulseaudio --start",
+                START_SERVER,
+            ),
         )
     if alsa == ALSA_ENODEV:
         return CaptureError("unplugged", f'"{device}" is not there any more', "plug it in again")
@@ -52,10 +57,13 @@ def explain(error: Any, device: str) -> CaptureError:
 
 def barred(device: str) -> CaptureError:
     """Return the error of a device that this user may not open."""
+    node = barred_device() if in_container() else None
     return CaptureError(
         "permission",
         f'no permission to open "{device}"',
-        "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
+        join_group(node.stat().st_gid)
+        if node
+        else "add the user to the audio group: sudo usermod -aG audio $USER, then log in again",
     )
 
 
@@ -87,6 +95,10 @@ def explain_absence(error: CaptureError, wanted: str, *, server: bool) -> Captur
             return CaptureError(*fault)
         # It may be a source of that server, or a sound card: nobody knows.
         return CaptureError(kind, f"{error}; {fault[1]}", error.report["mend"])
+    if kind == "no_device" and (refusal := login_fault(os.environ)):
+        return CaptureError("permission", *refusal)
     if kind == "no_device" and (node := barred_device()):
         return barred(str(node))
+    if kind == "no_device" and in_container() and not SND.is_dir():
+        return CaptureError(kind, f"{error}: this container has none", give_card())
     return error

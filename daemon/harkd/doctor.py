@@ -22,9 +22,11 @@ import numpy as np
 
 from harkd import app
 from harkd.audio import RATE_HZ, SourceOpened
+from harkd.container import give_card, in_container, join_group
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
+from harkd.doctor_container import check_container
 from harkd.doctor_device import check_device
 from harkd.doctor_memory import check_memory
 from harkd.doctor_speed import check_speed
@@ -35,6 +37,7 @@ from harkd.model_store import find_model, store_of
 from harkd.settings import Settings, each_input
 from harkd.settings_file import expand
 from harkd.signal_processing import signal_stage, wanted
+from harkd.sound_login import login_fault
 from harkd.wake_models import load_detector, wanted_words
 
 LISTEN_S = 2.0
@@ -53,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     checks: list[tuple[str, Callable[[Settings], Iterator[Check]]]] = [
         ("system", check_system),
         ("clock", check_clock),
+        ("container", check_container),
         ("sound", check_sound),
         ("microphone", check_microphone),
         ("signal", check_signal),
@@ -154,6 +158,8 @@ def ask_timedatectl() -> str:
 def check_sound(_settings: Settings) -> Iterator[Check]:
     """Look at the permissions on ALSA's devices and on PulseAudio's socket and cookie."""
     alsa, pulse = check_alsa(Path("/dev/snd")), check_pulse(os.environ)
+    if pulse.what.startswith(PULSE_ANSWERS) and (fault := login_fault(os.environ)):
+        pulse = Check("sound", Status.FAIL, *fault)
     if alsa.status is not Status.WARN or not pulse.what.startswith(PULSE_ANSWERS):
         yield alsa  # with a sound server, no card in sight is nothing to worry about
     yield pulse
@@ -167,7 +173,7 @@ def check_alsa(folder: Path) -> Check:
             "sound",
             Status.WARN,
             f"no capture device under {folder}",
-            "plug a microphone in; in a container give --device=/dev/snd",
+            give_card() if in_container() else "plug a microphone in",
         )
     barred = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
     if not barred:
@@ -181,7 +187,9 @@ def check_alsa(folder: Path) -> Check:
         "sound",
         Status.FAIL,
         f"{barred[0]} may not be opened: this user is not in the group {group}",
-        f"sudo usermod -aG {group} $USER and log in again; in a container: --group-add {group_id}",
+        join_group(group_id)
+        if in_container()
+        else f"sudo usermod -aG {group} $USER and log in again",
     )
 
 
@@ -203,7 +211,9 @@ def check_pulse(environ: Mapping[str, str]) -> Check:
                 "sound",
                 Status.FAIL,
                 f"PULSE_SERVER names {path}, which does not exist",
-                "start the sound server, or pass its socket into the container",
+                "start the sound server, then the container with -v and the path of its socket"
+                if in_container()
+                else "start the sound server, or name its socket by PULSE_SERVER",
             )
         except PermissionError:
             owner = owner_of(path)
@@ -211,7 +221,9 @@ def check_pulse(environ: Mapping[str, str]) -> Check:
                 "sound",
                 Status.FAIL,
                 f"{path} belongs to user {owner}, and this is user {os.getuid()}",
-                f"run harkd as user {owner}",
+                f"start the container with --user {owner}"
+                if in_container()
+                else f"run harkd as user {owner}",
             )
         except OSError as error:
             return Check(

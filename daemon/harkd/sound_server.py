@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harkd.container import START_SERVER, here
+
 TOKEN = "harkd.capture"  # noqa: S105 - a property's name
 """A property of our recording. Process ids are not enough: two containers may have the same."""
 PACE_S = 0.03
@@ -160,7 +162,10 @@ def server_fault(
             return (
                 "permission",
                 f"no permission to use the sound server at {path}",
-                "run harkd as the user whose sound server that is",
+                here(
+                    "run harkd as the user whose sound server that is",
+                    "start the container with --user and the id of that server's user",
+                ),
             )
         except FileNotFoundError:
             if not (expected or environ.get("PULSE_SERVER")):
@@ -172,7 +177,9 @@ def server_fault(
     return (
         "server",
         f"the sound server (PulseAudio or PipeWire) at {path} does not answer",
-        "start it: systemctl --user start pipewire-pulse, or pulseaudio --start",
+        here(
+            "start it: systemctl --user start pipewire-pulse, or pulseaudio --start", START_SERVER
+        ),
     )
 
 

@@ -198,7 +198,10 @@ def test_the_clock(
 # ------------------------------------------------------------------ ALSA
 
 
-def test_alsa_without_capture_devices_tells_of_containers(tmp_path: Path) -> None:
+def test_alsa_without_capture_devices_tells_of_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
     (tmp_path / "pcmC0D0p").touch()  # a loudspeaker
     for folder in (tmp_path, tmp_path / "absent"):
         check = check_alsa(folder)
@@ -214,7 +217,11 @@ def test_alsa_with_devices_that_may_be_opened_is_fine(tmp_path: Path) -> None:
     )
 
 
-def test_an_alsa_device_of_another_group_names_that_group(public: Path) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_alsa_device_of_another_group_names_that_group(
+    inside: bool, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "in_container", lambda: inside)
     node = public / "pcmC0D0c"
     node.touch()
     node.chmod(0o000)
@@ -223,18 +230,24 @@ def test_an_alsa_device_of_another_group_names_that_group(public: Path) -> None:
     group = grp.getgrgid(node.stat().st_gid)
     assert check.status is Status.FAIL
     assert str(node) in check.what
-    assert f"usermod -aG {group.gr_name} $USER" in check.mend
-    assert f"--group-add {group.gr_gid}" in check.mend
+    wanted = f"--group-add {group.gr_gid}" if inside else f"usermod -aG {group.gr_name} $USER"
+    assert wanted in check.mend
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to an unknown group")
-def test_a_group_without_a_name_is_told_by_number(public: Path) -> None:
+@pytest.mark.parametrize(("group", "says"), [(54321, "54321"), (65534, "keep-groups")])
+def test_a_container_is_told_a_group_that_it_has_no_name_for(
+    group: int, says: str, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """65534 is what an owner looks like who is not mapped into a rootless container."""
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
     node = public / "pcmC0D0c"
     node.touch(0o660)
-    os.chown(node, 0, 54321)
+    node.chmod(0o000)
+    os.chown(node, 0, group)
     with as_nobody():
         check = check_alsa(public)
-    assert "--group-add 54321" in check.mend
+    assert f"--group-add {says}" in check.mend
 
 
 # ------------------------------------------------------------------ PulseAudio
@@ -267,13 +280,18 @@ def test_without_pulse_server_the_users_own_socket_is_tried(public: Path) -> Non
     assert check.what == f"PulseAudio answers at {public}/pulse/native"
 
 
-def test_no_sound_server_at_all_is_fine_unless_one_is_named(public: Path) -> None:
+def test_no_sound_server_at_all_is_fine_unless_one_is_named(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check = check_pulse(pulse_env(public, XDG_RUNTIME_DIR=str(public)))
     assert check.status is Status.OK
     named = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{public}/gone.sock"))
+    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    inside = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{public}/gone.sock"))
     assert named.status is Status.FAIL
     assert f"{public}/gone.sock, which does not exist" in named.what
-    assert "container" in named.mend
+    assert "PULSE_SERVER" in named.mend
+    assert "the container with -v" in inside.mend
 
 
 def test_a_server_elsewhere_is_left_to_the_microphone_check(public: Path) -> None:
@@ -305,7 +323,7 @@ def test_another_users_server_says_whose_it_is(public: Path, barred: str) -> Non
         folder.chmod(0o700)
     assert check.status is Status.FAIL
     assert f"{path} belongs to user {os.getuid()}, and this is user {user}" in check.what
-    assert f"run harkd as user {os.getuid()}" in check.mend
+    assert f"user {os.getuid()}" in check.mend
 
 
 @pytest.mark.parametrize("barred", ["cookie", "folder"])

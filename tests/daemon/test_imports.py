@@ -69,7 +69,7 @@ LAYERS = [
     | {"wake_word", "wake_models", "waking"}
     | {"signal_level", "overruns", "all_zero", "following"}
     | {"capture_process", "capture_stream", "capture_choice", "capture_errors"}
-    | {"sound_server", "alsa_open"}
+    | {"sound_server", "sound_login", "alsa_open", "container"}
     | {"muting", "kept_options", "kept_phrases", "phrase_book"}
     | {"phrases.loading"}
     | {"signal_processing", "recent_utterances"}
@@ -107,8 +107,8 @@ LAYERS = [
     | {"bench_measure", "bench_whole", "bench_live", "bench_realtime", "bench_start"}
     | {"bench_report", "bench_plot", "bench_memory"},
     {"app", "inputs", "instruments", "legacy_state", "mqtt_side"}
-    | {"doctor", "doctor_broker", "doctor_device", "doctor_memory", "doctor_speed"}
-    | {"doctor_voice", "bench_run"},
+    | {"doctor", "doctor_broker", "doctor_container", "doctor_device", "doctor_memory"}
+    | {"doctor_speed", "doctor_voice", "bench_run"},
     {"cli", "cli_bench", "cli_config", "cli_doctor", "cli_models", "cli_progress"}
     | {"cli_transcribe", "cli_health", "cli_phrases", "cli_service", "cli_status"}
     | {"__main__"},
