@@ -41,8 +41,9 @@ def log_as_before() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words for a container are told in none of these tests, though they may run in one."""
+    """No test is told a container's words, or finds its models, though it may run in one."""
     monkeypatch.setattr("harkd.container.MARKS", ())
+    monkeypatch.setattr("harkd.model_store.SHIPPED_DIR", Path("/nonexistent"))
     for name in ("container", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
 

@@ -92,7 +92,7 @@ class ModelStore:
         root: Where models are kept, one directory for each; a pull makes it.
         catalogue: What can be pulled, by name.
         free_bytes: Tells the free bytes of the file system that holds a directory.
-        shipped: Where models are that `root` does not have; never written.
+        shipped: Where models are that `root` does not have (`SHIPPED_DIR`); never written.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class ModelStore:
         root: Path,
         catalogue: Mapping[str, CatalogueEntry] = CATALOGUE,
         free_bytes: Callable[[Path], int] = _free_bytes,
-        shipped: Path = SHIPPED_DIR,
+        shipped: Path | None = None,
     ) -> None:
         self.root = root
         self.catalogue = catalogue
-        self.shipped = shipped
+        self.shipped = SHIPPED_DIR if shipped is None else shipped
         self._free_bytes = free_bytes
 
     def locate(self, name: str) -> InstalledModel:
