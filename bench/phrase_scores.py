@@ -51,7 +51,11 @@ def listen(words: argparse.Namespace) -> list[Heard]:
     if not isinstance(recognizer, PhraseRecognizer):
         raise SystemExit(f"{words.model} is of a family that scores no phrases")
     scope = Scope(
-        Width(paths=words.paths, first=words.first), words.near, words.sure, words.exhaustive
+        Width(paths=words.paths, first=words.first),
+        words.near,
+        words.sure,
+        words.clear,
+        words.exhaustive,
     )
     begin = time.process_time()
     scorer = PhraseScorer(graph, recognizer.vocabulary(), TOKEN_END, scope)
@@ -199,6 +203,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=Width().first, help="… for the first token")
     parser.add_argument("--near", type=int, default=Scope().near, help="phrases tried first")
     parser.add_argument("--sure", type=float, default=Scope().sure, help="margin that ends it")
+    parser.add_argument("--clear", type=float, default=Scope().clear, help="no search above it")
     parser.add_argument("--exhaustive", action="store_true", help="never give up early")
     parser.add_argument("--snr", type=decibels, default=[], help="noise under speech: 20,10,5")
     parser.add_argument("--rooms", action="store_true", help="speech in rooms, too")

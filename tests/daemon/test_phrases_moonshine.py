@@ -191,11 +191,31 @@ def test_a_real_model_finds_what_it_would_never_begin_with(
     stream.accept(audio[: int(2.6 * 16_000)])
     graph = small_graph("clever tried ever failed", "ever so many lights", "turn on the light")
     narrow = Width(paths=1, first=1)
-    by_sound = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, sure=-math.inf))
-    searched = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, near=0))
+    by_sound = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, sure=-math.inf, clear=2))
+    searched = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, near=0, clear=2))
     found = [
         [graph.words(each.arcs) for each in stream.phrases(scorer).phrases[:1]]
         for scorer in (by_sound, searched)
     ]
     assert found[0] == ["clever tried ever failed"]
     assert found[1] != found[0]
+
+
+def test_behind_a_clear_open_text_only_what_sounds_like_it_is_tried(
+    lean_model_dir: Path, model_dir: Path
+) -> None:
+    """A search over all phrases costs the most, and finds nothing there."""
+    model = load_recognizer(lean_model_dir, load_manifest(lean_model_dir), threads=1)
+    assert isinstance(model, MoonshineLean)
+    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
+    audio, _ = soundfile.read(model_dir / sample.path, dtype="int16")
+    stream = model.stream()
+    stream.accept(audio[: int(2.6 * 16_000)])
+    graph = small_graph("clever tried ever failed", "turn on the light")
+    scorers = [
+        PhraseScorer(graph, model.vocabulary(), scope=Scope(clear=clear)) for clear in (0.01, 1.1)
+    ]
+    clear, unclear = map(stream.phrases, scorers)
+    for each in (clear, unclear):
+        assert graph.words(each.phrases[0].arcs) == "clever tried ever failed"
+    assert clear.passes < unclear.passes

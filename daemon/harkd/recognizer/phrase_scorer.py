@@ -80,6 +80,9 @@ class Scope:
     """The most phrases near to the open text that are scored before the search; 0 for none"""
     sure: float = 0.1
     """One of them that has this margin or less ends it: nothing else is searched for"""
+    clear: float = 0.75
+    """Open text of this mean probability of a token or more, exp(mean log-probability), is not
+    searched behind: it is a phrase, sounds like one, or is none"""
     exhaustive: bool = False
     """Whether to go on until the best phrase is found, however unlikely; for measurements"""
 
@@ -155,7 +158,7 @@ class PhraseScorer:
         scored: dict[Arcs, tuple[float, Tokens]] = {}
         for each, log_prob in tried.log_probs.items():  # the best first
             scored.setdefault(each.arcs, (log_prob, each.written))
-        if not self._sure(scored, open_text, listener):
+        if not (self._clear(open_text) or self._sure(scored, open_text, listener)):
             if scored and not self.scope.exhaustive:
                 least = max(least, max(scored.values())[0] - self.scope.width.within)
             searched = self._searched(listener, least)
@@ -222,6 +225,12 @@ class PhraseScorer:
         most = NEAR_ENOUGH * far_from_nothing(letters)
         near = [each for each in near if each.distance <= most]
         return candidates_of(near, open_text.text, self._vocabulary)
+
+    def _clear(self, open_text: OpenText) -> bool:
+        """Tell whether the open text is so likely that no phrase unlike it was said."""
+        if self.scope.exhaustive:
+            return False
+        return open_text.log_prob >= math.log(self.scope.clear) * (len(open_text.written) + 1)
 
     def _sure(
         self, scored: dict[Arcs, tuple[float, Tokens]], open_text: OpenText, listener: Listener
