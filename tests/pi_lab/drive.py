@@ -25,7 +25,8 @@ mqtt:
   host: broker.local
   port: {PORT}
 """
-WORDS = "ever failed"
+WORD, SHOWN = "ever", 150
+"""What a final must have understood, where audio is lost; and how much of a message is shown."""
 
 
 def host_pip() -> tuple[str, str]:
@@ -112,12 +113,12 @@ def show_final(room: Room, wav: Path, what: str) -> None:
             text = wait_for_final(room, since)
         except CheckError as error:
             tell(f"# {error}")
+            show_messages(room, since)
         else:
             tell(f"# {time.monotonic() - began:.0f} s after its first word, at the broker:")
             show_messages(room, since)
-            if WORDS in text.lower():
+            if WORD in text.lower():
                 return
-        show_messages(room, since)
     raise CheckError("no final of what was said")
 
 
@@ -130,7 +131,7 @@ def show_messages(room: Room, since: int) -> None:
     """Show what came on MQTT, but for what comes every minute."""
     for line in room.told(since):
         if " homeassistant/" not in line and "/health " not in line:
-            tell(line[:400])
+            tell(line if len(line) <= SHOWN else line[:SHOWN] + " …")
 
 
 def wait_listening(room: Room, since: int, most_s: float) -> None:
@@ -159,6 +160,19 @@ def killed(machine: Machine, room: Room, screen: Screen, wav: Path) -> None:
     show_final(room, wav, "it is played again")
 
 
+def late(room: Room, screen: Screen, wav: Path) -> None:
+    """What is older than `mqtt.max_age_s` when it is understood is nobody's command any more."""
+    screen.write("/etc/harkd/harkd.yaml", SETTINGS + "  max_age_s: 1\n")
+    screen.type("sudo systemctl reload harkd")
+    since = room.mark
+    remark("it is played again; a final older than 1 s is too late now")
+    room.speak(wav)
+    wait_for("late final", FINAL_S, lambda: " ".join(room.messages("transcript/missed", since)))
+    show_messages(room, since)
+    if room.messages("transcript", since):
+        raise CheckError("a late final on `transcript`")
+
+
 def use(folder: Path, room: Room, pi: str) -> None:
     """Boot what was installed, and try the service."""
     disk, wav = folder / "use.qcow2", folder / "sentence.wav"
@@ -177,6 +191,7 @@ def use(folder: Path, room: Room, pi: str) -> None:
         wait_listening(room, since, START_S)
         show_final(room, wav, '"Ever tried, ever failed." is played into the card')
         killed(machine, room, screen, wav)
+        late(room, screen, wav)
         screen.type(".venv/bin/harkd health", codes=(0, 1))
         screen.type(".venv/bin/harkd status --once", codes=(0, 1))
         screen.type("sudo .venv/bin/harkd service status", codes=(0, 3))

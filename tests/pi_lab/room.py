@@ -23,7 +23,7 @@ class Room:
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
-        self.socket = folder / "pulse"
+        self.socket = folder / "pulse.sock"
         self._log = folder / "mqtt.log"
         self._log.write_bytes(b"")
         self._processes: list[subprocess.Popen[bytes]] = []

@@ -30,7 +30,8 @@ class Terminal:
     def __init__(self, machine: Machine, command: str) -> None:
         tell(f"\n{PROMPT}{command}")
         self._process = subprocess.Popen(
-            [*machine.ssh("-tt"), f"cd harkd && {command}"],
+            # Without a terminal here, ssh makes one there that knows no Ctrl-C.
+            [*machine.ssh("-tt"), f"stty sane -echo && cd harkd && {command}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -41,7 +42,9 @@ class Terminal:
 
     def _read(self) -> None:
         for line in self._process.stdout or ():
-            text = TERMINAL.sub("", line.decode(errors="replace")).rstrip()
+            # A progress bar overwrites itself: what stays of it is its end.
+            ends = line.decode(errors="replace").rstrip().rsplit("\r", 1)
+            text = TERMINAL.sub("", ends[-1])
             self.lines.append(text)
             tell(text)
 
