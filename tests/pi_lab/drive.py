@@ -8,6 +8,7 @@ writes is thrown away. Needs Python's own library alone, and root.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from pi_lab.room import Room
 from pi_lab.screen import Screen, Terminal, remark, sentence, tell
 
 INSTALL_S, START_S, FINAL_S = 5400, 600, 240
-PORT = 1883
+PORT = 21883
 SETTINGS = f"""\
 device_id: kitchen
 mqtt:
@@ -81,7 +82,7 @@ def quickstart(machine: Machine, room: Room, folder: Path) -> None:
 def install_service(screen: Screen) -> None:
     """The README's command for a service, with the settings for a broker elsewhere."""
     screen.write("/etc/harkd/harkd.yaml", SETTINGS)
-    screen.type("sudo .venv/bin/harkd config check /etc/harkd/harkd.yaml")
+    screen.type(".venv/bin/harkd config check")
     screen.type("sudo .venv/bin/harkd service install --now --pull", most_s=1800)
     screen.type("systemctl is-active harkd")
 
@@ -195,8 +196,11 @@ def use(folder: Path, room: Room, pi: str) -> None:
         screen.type(".venv/bin/harkd health", codes=(0, 1))
         screen.type(".venv/bin/harkd status --once", codes=(0, 1))
         screen.type("sudo .venv/bin/harkd service status", codes=(0, 3))
-        screen.type("sudo .venv/bin/harkd doctor --config /etc/harkd/harkd.yaml", codes=(0, 1))
+        screen.type("sudo .venv/bin/harkd doctor", codes=(0, 1))
+        screen.type("systemd-analyze security harkd --no-pager | tail -1")
         screen.type("free -m | head -2; uptime")
+        if show(machine, "NRestarts") != "1":  # that is the kill
+            raise CheckError("it was started anew for another reason: see journal.txt")
         journal = machine.run("sudo journalctl --unit=harkd --no-pager --output=short-precise")
         (folder / "journal.txt").write_text(journal + "\n")
         if re.search(r"Watchdog timeout|Traceback", journal):
@@ -210,6 +214,7 @@ def use(folder: Path, room: Room, pi: str) -> None:
 def main() -> int:
     """Do what is asked."""
     what, folder = sys.argv[1], Path(sys.argv[2])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left running
     room = Room(folder, PORT)
     try:
         {"install": install, "use": use}[what](folder, room, os.environ.get("PI", "5"))
