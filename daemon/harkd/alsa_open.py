@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 CAPTURE, NONBLOCK = 1, 1  # SND_PCM_STREAM_CAPTURE, SND_PCM_NONBLOCK
@@ -32,6 +32,12 @@ def open_error(name: str) -> int:
 
 def cards(proc: Path = PROC) -> Iterator[tuple[str, str]]:
     """Yield the capture devices of sound cards: ALSA's name (``hw:1,0``) and what it is called."""
+    for hw, card, text in _captures(proc):
+        yield hw, f"{card} {text} ({hw})"
+
+
+def _captures(proc: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield ALSA's name of each capture device, its line in ``cards``, and that in ``pcm``."""
     try:
         listed = (proc / "cards").read_text(encoding="utf-8", errors="replace")
         pcms = (proc / "pcm").read_text(encoding="utf-8", errors="replace")
@@ -40,8 +46,23 @@ def cards(proc: Path = PROC) -> Iterator[tuple[str, str]]:
     names = dict(re.findall(r"^ *(\d+) \[.*?\]: (.*)$", listed, re.MULTILINE))
     for card, device, text in re.findall(r"^(\d+)-(\d+): (.*)$", pcms, re.MULTILINE):
         if ": capture" in text:
-            hw = f"hw:{int(card)},{int(device)}"
-            yield hw, f"{names.get(str(int(card)), '')} {text} ({hw})"
+            yield f"hw:{int(card)},{int(device)}", names.get(str(int(card)), ""), text
+
+
+def left_out(
+    listed: Iterable[str],
+    proc: Path = PROC,
+    opened: Callable[[str], int] = open_error,
+) -> Iterator[tuple[str, int]]:
+    """Yield what PortAudio does not list because it cannot open it: its name for it, and errno.
+
+    Only what says more than "not there": EBUSY and EACCES. `listed` are the names that it has.
+    """
+    known = " ".join(listed)
+    for hw, card, text in _captures(proc):
+        if f"({hw})" not in known and (code := opened(hw)) in (errno.EBUSY, errno.EACCES):
+            # "USB-Audio - Jabra" and "USB Audio : USB Audio : capture 1": short name, and name.
+            yield f"{card.split(' - ', 1)[-1]}: {text.split(' : ')[1]} ({hw})", code
 
 
 def why_not(

@@ -58,13 +58,16 @@ def devices(
     if as_json:
         click.echo(json.dumps({key: found[key] for key in ("devices", "sources")}, indent=2))
         return
-    if not found["devices"]:
+    left_out = found.get("left_out", [])
+    if not found["devices"] and not left_out:
         click.echo("No microphone found. `harkd doctor` looks at permissions and sound servers.")
     else:
         click.echo("Devices (a part of the name is enough for audio.device):")
     for each in found["devices"]:
         mark = "*" if each["default"] else " "
         click.echo(f" {mark} {each['index']:2}  {each['name']}  {formats(each)}")
+    for each in left_out:
+        click.echo(f"    -  {each['name']}  {each['reason']}")
     if found["sources"]:
         click.echo("PulseAudio or PipeWire sources (the whole name for audio.device):")
     for each in found["sources"]:

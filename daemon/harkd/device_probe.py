@@ -6,11 +6,13 @@ stopped sound server may hang for ever; the parent gives up on it after a while.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from typing import Any
 
+from harkd.alsa_open import left_out
 from harkd.capture import import_portaudio, input_devices, pulse_sources
 from harkd.capture_choice import MAX_REAL_CHANNELS, WANTED_RATE_HZ
 from harkd.capture_errors import CaptureError, explain
@@ -41,6 +43,7 @@ def opens(sd: Any, device: dict[str, Any]) -> tuple[list[dict[str, int]], str]:
 def look(*, probe: bool) -> dict[str, Any]:
     """List devices and sources; with `probe`, open each device."""
     found: dict[str, Any] = {"devices": [], "sources": pulse_sources(), "error": "", "mend": ""}
+    found["left_out"] = []
     try:
         sd = import_portaudio()
     except CaptureError as error:
@@ -51,7 +54,17 @@ def look(*, probe: bool) -> dict[str, Any]:
         if probe:
             device["opens"], device["reason"] = opens(sd, device)
         found["devices"].append(device)
+    if probe:
+        names = [device["name"] for device in found["devices"]]
+        found["left_out"] = [{"name": name, "reason": why(code)} for name, code in left_out(names)]
     return found
+
+
+def why(code: int) -> str:
+    """Say what an errno of opening means to somebody who looks for a microphone."""
+    if code == errno.EBUSY:
+        return "in use by another program, which may be harkd"
+    return "no permission to open it: sudo usermod -aG audio $USER, then log in again"
 
 
 if __name__ == "__main__":

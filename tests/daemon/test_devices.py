@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -221,6 +222,21 @@ def test_without_any_microphone_it_points_to_the_doctor(
     done = CliRunner().invoke(devices_command, [])
     assert "No microphone found" in done.output
     assert "harkd doctor" in done.output
+
+
+def test_a_card_that_somebody_has_open_is_in_the_list_all_the_same(
+    fake_probe: Callable[[str], None],
+) -> None:
+    """PortAudio leaves it out: whoever looks for its name while harkd runs would not find it."""
+    jabra = {"name": "Jabra: USB Audio (hw:1,0)", "reason": device_probe.why(errno.EBUSY)}
+    nothing = {"devices": [], "sources": [], "error": "", "mend": ""}
+    fake_probe(as_echo({**nothing, "left_out": [jabra]}))
+    done = CliRunner().invoke(devices_command, [])
+    assert "No microphone found" not in done.output
+    assert (
+        "    -  Jabra: USB Audio (hw:1,0)  in use by another program, which may be harkd\n"
+        in done.output
+    )
 
 
 # ------------------------------------------------------------------ the probe itself

@@ -316,6 +316,16 @@ def test_alsa_is_asked_for_the_devices_that_the_name_may_mean(
     assert alsa_open.why_not(wanted, proc, lambda name: codes.get(name, 0)) == expected
 
 
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EACCES])
+def test_a_card_that_is_not_listed_because_it_does_not_open_is_found(proc: Path, code: int) -> None:
+    """By the name that PortAudio gives it while it is free."""
+    codes = {"hw:0,0": 0, "hw:1,0": code}
+    found = list(alsa_open.left_out(["sysdefault", "default"], proc, codes.__getitem__))
+    assert found == [("USB PnP Sound Device: USB Audio (hw:1,0)", code)]
+    assert not list(alsa_open.left_out([found[0][0]], proc, codes.__getitem__))
+    assert not list(alsa_open.left_out([], proc, lambda _: errno.ENODEV))
+
+
 def test_without_sound_cards_only_the_name_itself_is_tried(tmp_path: Path) -> None:
     tried: list[str] = []
 
