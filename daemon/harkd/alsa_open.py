@@ -32,12 +32,12 @@ def open_error(name: str) -> int:
 
 def cards(proc: Path = PROC) -> Iterator[tuple[str, str]]:
     """Yield the capture devices of sound cards: ALSA's name (``hw:1,0``) and what it is called."""
-    for hw, card, text in _captures(proc):
-        yield hw, f"{card} {text} ({hw})"
+    for hw, title, lines in _captures(proc):
+        yield hw, f"{lines} {title}"
 
 
 def _captures(proc: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield ALSA's name of each capture device, its line in ``cards``, and that in ``pcm``."""
+    """Yield ALSA's name of each capture device, PortAudio's, and what else is said of it."""
     try:
         listed = (proc / "cards").read_text(encoding="utf-8", errors="replace")
         pcms = (proc / "pcm").read_text(encoding="utf-8", errors="replace")
@@ -46,7 +46,10 @@ def _captures(proc: Path) -> Iterator[tuple[str, str, str]]:
     names = dict(re.findall(r"^ *(\d+) \[.*?\]: (.*)$", listed, re.MULTILINE))
     for card, device, text in re.findall(r"^(\d+)-(\d+): (.*)$", pcms, re.MULTILINE):
         if ": capture" in text:
-            yield f"hw:{int(card)},{int(device)}", names.get(str(int(card)), ""), text
+            # "USB-Audio - Jabra" and "USB Audio : USB Audio : capture 1": short name, and name.
+            hw, long = f"hw:{int(card)},{int(device)}", names.get(str(int(card)), "")
+            title = f"{long.split(' - ', 1)[-1]}: {text.split(' : ')[1]} ({hw})"
+            yield hw, title, f"{long} {text}"
 
 
 def left_out(
@@ -59,10 +62,9 @@ def left_out(
     Only what says more than "not there": EBUSY and EACCES. `listed` are the names that it has.
     """
     known = " ".join(listed)
-    for hw, card, text in _captures(proc):
+    for hw, title, _ in _captures(proc):
         if f"({hw})" not in known and (code := opened(hw)) in (errno.EBUSY, errno.EACCES):
-            # "USB-Audio - Jabra" and "USB Audio : USB Audio : capture 1": short name, and name.
-            yield f"{card.split(' - ', 1)[-1]}: {text.split(' : ')[1]} ({hw})", code
+            yield title, code
 
 
 def why_not(

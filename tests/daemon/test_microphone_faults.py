@@ -302,6 +302,11 @@ def proc(tmp_path: Path) -> Path:
     [
         ("pnp sound", {"hw:1,0": errno.EBUSY}, ("hw:1,0", errno.EBUSY)),
         ("USB PnP Sound Device: Audio (hw:1,0)", {"hw:1,0": errno.EBUSY}, ("", 0)),
+        (
+            "USB PnP Sound Device: USB Audio (hw:1,0)",  # as `harkd devices` prints it
+            {"hw:1,0": errno.EBUSY},
+            ("hw:1,0", errno.EBUSY),
+        ),
         ("hw:1,0", {"hw:1,0": errno.EACCES}, ("hw:1,0", errno.EACCES)),
         ("default", {"default": errno.EBUSY}, ("default", errno.EBUSY)),
         ("default", {"hw:0,0": errno.EBUSY}, ("hw:0,0", errno.EBUSY)),

@@ -205,6 +205,8 @@ def use(folder: Path, room: Room, pi: str) -> None:
         (folder / "journal.txt").write_text(journal + "\n")
         if re.search(r"Watchdog timeout|Traceback", journal):
             raise CheckError("see journal.txt: the watchdog, or a traceback")
+        if "(hw:0,0)" not in screen.type(".venv/bin/harkd devices"):
+            raise CheckError("the card that the service has open is not in the list")
         machine.power_off()
     finally:
         machine.pull_plug()
