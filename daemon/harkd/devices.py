@@ -14,7 +14,7 @@ import numpy as np
 
 from harkd.audio import RATE_HZ, AudioBlock, SourceLost, SourceOpened
 from harkd.errors import AudioError
-from harkd.microphone import Microphone
+from harkd.microphone import STALLED, Microphone
 from harkd.settings import AudioSettings
 from harkd.signal_level import decibels
 
@@ -78,6 +78,8 @@ def level_of(samples: np.ndarray[Any, np.dtype[np.int16]]) -> Level:
 def listen(settings: AudioSettings, seconds: float) -> Iterator[SourceOpened | Level]:
     """Open the microphone and yield `SourceOpened`, then a level ten times a second.
 
+    Where it does not open in time, it is tried once more, with more patience.
+
     Raises:
         AudioError: It does not open, or stops.
     """
@@ -85,11 +87,16 @@ def listen(settings: AudioSettings, seconds: float) -> Iterator[SourceOpened | L
     deadline = time.monotonic() + seconds
     pieces: list[np.ndarray[Any, np.dtype[np.int16]]] = []
     events = microphone.events()
+    patient = True
     try:
         for event in events:
             if isinstance(event, SourceLost):
-                raise AudioError(event.reason)
+                if event.kind == STALLED and patient:
+                    patient = False
+                    continue
+                raise AudioError(event.reason.removesuffix("; opening it again"))
             if isinstance(event, SourceOpened):
+                patient = False
                 deadline = time.monotonic() + seconds
                 yield event
             elif isinstance(event, AudioBlock):

@@ -104,6 +104,28 @@ def test_a_microphone_that_is_lost_is_an_error_in_its_words(
     assert fake.closed
 
 
+SLOW = SourceLost("stalled", "the microphone did not open within 5 s; opening it again")
+
+
+def test_a_microphone_that_opens_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine takes more than 5 s to start the capture process (an emulated Pi did)."""
+    opened = SourceOpened("mic", 16000, 1)
+    monkeypatch.setattr(devices, "Microphone", FakeMicrophone(SLOW, opened))
+    assert list(listen(AudioSettings(), 10)) == [opened]
+
+
+@pytest.mark.parametrize("before", [SLOW, SourceOpened("mic", 16000, 1)])
+def test_one_that_does_not_open_at_all_or_stops_is_an_error(
+    before: SourceEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMicrophone(before, SLOW)
+    monkeypatch.setattr(devices, "Microphone", fake)
+    with pytest.raises(AudioError) as error:
+        list(listen(AudioSettings(), 10))
+    assert error.value.message == "the microphone did not open within 5 s"
+    assert fake.closed
+
+
 # ------------------------------------------------------------------ the list
 
 
