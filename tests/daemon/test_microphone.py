@@ -353,7 +353,7 @@ os._exit(0)
         took_s = time.monotonic() - begin
         cpu_s = time.process_time() - cpu_s
         lost = first(events, SourceLost)
-    assert took_s < 1.5, "50 blocks 20 ms apart"
+    assert took_s < 4, "50 blocks 20 ms apart, on a busy machine"
     assert blocks[-1].captured_ns > 65536, "there was no flood"
     assert blocks[-1].captured_ns < 65536 + 4096 * (took_s / STDERR_PACE_S + 3)
     assert cpu_s < 0.2
@@ -558,7 +558,7 @@ def test_it_really_waits() -> None:
         first(events, SourceLost)
         begin = time.monotonic()
         first(events, SourceLost)
-        assert BACKOFF_FIRST_S <= time.monotonic() - begin < BACKOFF_FIRST_S + 0.3
+        assert BACKOFF_FIRST_S <= time.monotonic() - begin < BACKOFF_FIRST_S + 2
 
 
 def test_the_longest_wait_lets_it_listen_again_within_five_seconds() -> None:
