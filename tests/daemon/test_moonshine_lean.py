@@ -20,7 +20,7 @@ from harkd.audio import RATE_HZ
 from harkd.bench_live import Shown
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Limits, Manifest, PackagedFile, load_manifest
-from harkd.recognizer import lean_encoder, moonshine_lean
+from harkd.recognizer import lean_encoder, lean_stream, moonshine_lean
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_decoder import PROPOSED_MOST, DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import (
@@ -543,7 +543,7 @@ def test_a_failing_pass_is_a_recognition_error_and_the_next_one_is_right(
     for piece in np.array_split(beckett[:80_000], 10):
         stream.accept(piece)
         stream.hypothesis()
-    assert stream._agreed() > moonshine_lean.UNSETTLED_TOKENS, "else nothing would be trusted"
+    assert stream._agreed() > lean_stream.UNSETTLED_TOKENS, "else nothing would be trusted"
     stream.accept(beckett[80_000:])
     state = stream._decoder
     assert state

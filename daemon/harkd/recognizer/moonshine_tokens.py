@@ -144,9 +144,9 @@ class Decoded:
         text = tokenizer.text(self.tokens)
         return OpenText(text, tuple(self.tokens), float(sum(self.log_probs)))
 
-    def work(self, encoded_s: float) -> Work:
-        """Return what the hypothesis cost, with one pass of the encoder over so many seconds."""
-        return Work(1, encoded_s, self.passes, self.rows, len(self.tokens))
+    def work(self, encoded_s: float, encoder_passes: int = 1) -> Work:
+        """Return what the hypothesis cost, with the encoder's passes over so many seconds."""
+        return Work(encoder_passes, encoded_s, self.passes, self.rows, len(self.tokens))
 
 
 def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
