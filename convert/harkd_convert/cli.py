@@ -16,8 +16,9 @@ import click
 
 from harkd import __version__, entry
 from harkd.interruption import terminable
-from harkd_convert.cli_extra import extra, read_licence
-from harkd_convert.cli_streaming import streaming
+from harkd.model_package import Streaming
+from harkd_convert.cli_extra import extra, plan_of, read_licence
+from harkd_convert.cli_streaming import streaming as streaming_command
 from harkd_convert.progress import progress_bar
 
 EPILOG = (
@@ -57,7 +58,16 @@ def cli() -> None:
     help="Weights that stay in float32 though the precision is int8, as a shell pattern such as "
     "'encoder.layers.0.*'; may be given again. The convolutions always do.",
 )
-@click.option("--name", default="", help="The package's name; else the source's, with -lean.")
+@click.option(
+    "--streaming",
+    metavar="CHUNK:LOOK_AHEAD",
+    callback=plan_of,
+    help="Listen chunk by chunk, such as 16:16, in frames of 24 ms; for weights that were taught "
+    "to. Their sum is the delay.",
+)
+@click.option(
+    "--name", default="", help="The package's name; else the source's, with -lean or -streaming."
+)
 @click.option(
     "--language",
     "languages",
@@ -80,6 +90,7 @@ def moonshine(
     target: Path,
     precision: str,
     keep_float: tuple[str, ...],
+    streaming: Streaming | None,
     name: str,
     languages: tuple[str, ...],
     licence: str,
@@ -98,7 +109,7 @@ def moonshine(
         from harkd_convert.package import Options
 
         options = Options(
-            Precision(precision), keep_float, name, languages, licence, licence_text=text
+            Precision(precision), keep_float, name, languages, licence, text, streaming
         )
         with progress_bar() as progress:
             done = convert(source, target, options, force=force, progress=progress)
@@ -186,7 +197,7 @@ def inspect(path: Path, as_json: bool) -> None:
     click.echo(json.dumps(as_plain(found), indent=2) if as_json else as_text(found))
 
 
-cli.add_command(streaming)
+cli.add_command(streaming_command)
 
 
 def main() -> None:

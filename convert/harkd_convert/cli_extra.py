@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
+from harkd.model_package import Streaming
 from harkd_convert.errors import ConvertError
 
 EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer"}
@@ -26,6 +29,20 @@ def read_licence(path: Path) -> str:
     if not text.strip():
         raise ConvertError(f"{path} is empty", "give the licence's text")
     return text
+
+
+def plan_of(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> Streaming | None:
+    """Return what ``--streaming 16:16`` says; raises click.BadParameter."""
+    if value is None:
+        return None
+    chunk, _, look_ahead = value.partition(":")
+    if not (chunk.isdecimal() and look_ahead.isdecimal() and int(chunk)):
+        raise click.BadParameter(
+            f"{value!r} is not CHUNK:LOOK_AHEAD, two numbers of frames, such as 16:16"
+        )
+    return Streaming(chunk_frames=int(chunk), look_ahead_frames=int(look_ahead))
 
 
 @contextmanager

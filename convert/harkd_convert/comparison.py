@@ -17,7 +17,6 @@ import numpy as np
 from harkd.audio import RATE_HZ
 from harkd.model_package import MANIFEST_NAME, Manifest, PackagedFile, load_manifest
 from harkd.recognizer.factory import load_recognizer
-from harkd.recognizer.lean_encoder import EncoderState
 from harkd.recognizer.moonshine import Moonshine as Published
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.speech_list import Recording
@@ -25,7 +24,7 @@ from harkd_convert.checkpoint import Float32
 from harkd_convert.conversion import Int16, most_tokens, read_samples, to_floats
 from harkd_convert.errors import ConvertError
 from harkd_convert.export_check import relative_error
-from harkd_convert.package import FAMILY
+from harkd_convert.package import FAMILIES
 from harkd_convert.reference import STEM_SAMPLES, Heard, Reference
 from harkd_convert.sources import DECODER, ENCODER, TOKENIZER, open_source
 
@@ -94,8 +93,9 @@ class Comparison:
                 "of other files",
                 "name the directory that it was converted from",
             )
-        self._torch = Reference(opened, len(model.tokenizer))
-        self._published = _load_published(source, manifest)
+        self._torch = Reference(opened, len(model.tokenizer), manifest.streaming)
+        # What the published files hear at once is nothing to hold a stream against.
+        self._published = None if manifest.streaming else _load_published(source, manifest)
         self.reference = (
             "the published files, step by step" if self._published else "PyTorch, in float32"
         )
@@ -148,7 +148,7 @@ def joined(sides: Sequence[Side]) -> Side:
 def other_family(package: Path, manifest: Manifest) -> ConvertError:
     """Say that a package was not made by this converter."""
     return ConvertError(
-        f"{package} is of the family {manifest.family} and not {FAMILY}",
+        f"{package} is of the family {manifest.family} and not {' or '.join(FAMILIES)}",
         "name a package that harkd-convert has made",
     )
 
@@ -192,10 +192,10 @@ def _heard_by_published(model: Published, audio: Float32) -> tuple[Side, Float32
 
 
 def _cross(model: MoonshineLean, audio: Float32) -> list[Float32]:
-    state = EncoderState(model.encoder, 0.0)
-    state.accept(audio)
-    state.encode(None)
-    return [each[0].astype(np.float32) for each in state.cross()]
+    encoding = model.begin(0.0)
+    encoding.accept(audio)
+    encoding.encode(exact=True, incremental=False)
+    return [each[0].astype(np.float32) for each in encoding.cross()]
 
 
 def _with_error(side: Side, heard: Heard, cross: list[Float32]) -> Side:

@@ -104,7 +104,8 @@ def convert(
         scratch = staging / "scratch"
         scratch.mkdir()
         tokens = tokens_of(source, scratch)
-        agreement = check_export(source, tokens, to_floats(samples[:AUDIO_SAMPLES]), scratch)
+        audio = to_floats(samples[:AUDIO_SAMPLES])
+        agreement = check_export(source, tokens, audio, scratch, options.streaming)
         shutil.rmtree(scratch)
         manifest = write_package(source, options, limits, staging, progress)
         progress("Trying the package", 0, 0)
@@ -165,6 +166,8 @@ def _try(
         said = re.sub(re.escape(str(folder)) + "/?", "", error.message)
         raise ConvertError(f"the package does not run: {said}", MEND) from error
     most = most_tokens(len(samples), limits)
-    wanted = Reference(source, tokens).hear(to_floats(samples), most, heard.tokens)
+    wanted = Reference(source, tokens, manifest.streaming).hear(
+        to_floats(samples), most, heard.tokens
+    )
     tokenizer = Tokenizer(folder / FILES["tokenizer"])
     return Trial("", heard.text, tokenizer.text(wanted.tokens))

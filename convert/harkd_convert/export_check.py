@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from harkd.model_package import Streaming
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
-from harkd.recognizer.lean_encoder import EncoderState, LeanEncoder
+from harkd.recognizer.lean_encoder import LeanEncoder
+from harkd.recognizer.lean_stream import Encoding
+from harkd.recognizer.moonshine_lean import WholeEncoding
+from harkd.recognizer.moonshine_streaming import StreamingEncoding
 from harkd.recognizer.moonshine_tokens import TOKEN_END, Decoded
 from harkd.recognizer.onnx import first_line
 from harkd_convert.checkpoint import Float32, Source
@@ -27,6 +31,7 @@ MOST_ERROR = 1e-3
 """Relative; measured with tiny and base: 1e-5."""
 AUDIO_SAMPLES = 40_000
 """2.5 s: enough for a dozen tokens, and quick."""
+PIECE_SAMPLES = 5_000
 MOST_TOKENS = 24
 MEND = "this is a bug in harkd-convert: please report it, with the model's name"
 
@@ -63,7 +68,13 @@ def pseudo_speech(samples: int = AUDIO_SAMPLES) -> Float32:
     return np.asarray(voice, np.float32)
 
 
-def check_export(source: Source, tokens: int, audio: Float32, scratch: Path) -> Agreement:
+def check_export(
+    source: Source,
+    tokens: int,
+    audio: Float32,
+    scratch: Path,
+    streaming: Streaming | None = None,
+) -> Agreement:
     """Export in float32 and compare.
 
     Args:
@@ -71,14 +82,15 @@ def check_export(source: Source, tokens: int, audio: Float32, scratch: Path) -> 
         tokens: So many of the vocabulary can be written.
         audio: float32, (n,), 16 kHz, -1…1.
         scratch: A directory for the graphs, which are left there.
+        streaming: How it listens: the graphs in passes over chunks, PyTorch at once under a mask.
 
     Raises:
         ConvertError: They differ.
     """
-    reference = Reference(source, tokens)
+    reference = Reference(source, tokens, streaming)
     heard = reference.hear(audio, MOST_TOKENS)
     try:
-        cross, once, again = _run(source, tokens, audio, scratch)
+        cross, once, again = _run(source, tokens, audio, scratch, streaming)
     except Exception as error:  # onnxruntime's have no base of their own
         raise ConvertError(f"the exported graphs do not run ({first_line(error)})", MEND) from error
     cross_error = max(map(relative_error, heard.cross, cross))
@@ -105,7 +117,7 @@ def relative_error(wanted: Float32, found: Float32) -> float:
 
 
 def _run(
-    source: Source, tokens: int, audio: Float32, scratch: Path
+    source: Source, tokens: int, audio: Float32, scratch: Path, streaming: Streaming | None
 ) -> tuple[list[Float32], Decoded, Decoded]:
     """Return keys and values, and what is decoded token by token, and from that as a draft."""
     real = Precision.FP32
@@ -113,9 +125,15 @@ def _run(
     onnx.save(stem_graph(source), files["stem"])
     onnx.save(encoder_graph(source, real), files["encoder"])
     onnx.save(decoder_graph(source, tokens, real), files["decoder"])
-    encoder = EncoderState(LeanEncoder(files["stem"], files["encoder"], 1), 0.0)
-    encoder.accept(audio)
-    encoder.encode(None)
+    loaded = LeanEncoder(files["stem"], files["encoder"], 1)
+    encoder: Encoding = WholeEncoding(loaded, 0.0)
+    if streaming:
+        encoder = StreamingEncoding(loaded, streaming, 0.0)
+    for piece in np.array_split(audio, 1 + len(audio) // PIECE_SAMPLES):
+        encoder.accept(piece)
+        if streaming:
+            encoder.encode(exact=False, incremental=True)
+    encoder.encode(exact=True, incremental=False)
     cross = encoder.cross()
     decoder = DecoderState(LeanDecoder(files["decoder"], 1, MOST_TOKENS + 1))
     decoder.attend_to(cross)

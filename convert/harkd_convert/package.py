@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 
 from harkd import __version__
@@ -26,6 +27,7 @@ from harkd.model_package import (
     Limits,
     Manifest,
     PackagedFile,
+    Streaming,
     load_manifest,
     sha256_of,
     write_manifest,
@@ -38,7 +40,7 @@ from harkd_convert.moonshine_graphs import decoder_graph, encoder_graph, stem_gr
 from harkd_convert.progress import Progress, silent
 from harkd_convert.quantize import is_listed
 
-FAMILY = "moonshine-lean"
+LEAN, STREAMING = FAMILIES = ("moonshine-lean", "moonshine-streaming")
 FILES = {
     "stem": "stem.onnx",
     "encoder": "encoder.onnx",
@@ -68,6 +70,8 @@ class Options:
     """SPDX identifier, likewise"""
     licence_text: str = ""
     """Its text, likewise"""
+    streaming: Streaming | None = None
+    """How it is to listen, chunk by chunk; None for the whole utterance at once"""
 
 
 def quantizable(source: Source) -> list[str]:
@@ -82,7 +86,9 @@ def completed(source: Source, options: Options) -> Options:
     Raises:
         ConvertError: Something is missing, or is nothing that a manifest takes.
     """
-    suffix = "lean" if options.precision is Precision.INT8 else f"lean-{options.precision}"
+    suffix = "streaming" if options.streaming else "lean"
+    if options.precision is not Precision.INT8:
+        suffix += f"-{options.precision}"
     done = Options(
         precision=options.precision,
         keep_float=options.keep_float,
@@ -90,6 +96,7 @@ def completed(source: Source, options: Options) -> Options:
         languages=options.languages or source.languages,
         licence=options.licence or source.licence,
         licence_text=options.licence_text or source.licence_text,
+        streaming=options.streaming,
     )
     if not NAME.fullmatch(done.name):
         raise ConvertError(
@@ -273,9 +280,11 @@ def _manifest(source: Source, options: Options, limits: Limits, folder: Path) ->
             "keep_float": list(options.keep_float),
         },
     }
+    if options.streaming:
+        measured["converter"]["streaming"] = msgspec.to_builtins(options.streaming)
     return Manifest(
         name=options.name,
-        family=FAMILY,
+        family=STREAMING if options.streaming else LEAN,
         version=version_of(files, measured),
         languages=options.languages,
         licence=options.licence,
@@ -283,5 +292,6 @@ def _manifest(source: Source, options: Options, limits: Limits, folder: Path) ->
         source=f"{source.origin}, converted by harkd-convert {__version__} ({options.precision})",
         files=files,
         limits=limits,
+        streaming=options.streaming,
         measured=measured,
     )

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from harkd.model_package import Streaming
 from harkd_convert.checkpoint import Float32, Source
 from harkd_convert.moonshine import STEM_SAMPLES, TOKEN_END, TOKEN_START, Moonshine
+from harkd_convert.streaming_reference import encode_in_passes
 
 __all__ = ["STEM_SAMPLES", "TOKEN_END", "TOKEN_START", "Heard", "Reference"]
 
@@ -36,12 +39,14 @@ class Reference:
     Args:
         source: The model.
         tokens: So many of the vocabulary can be written; the others are never chosen.
+        streaming: How it listens; None for all of the audio at once.
 
     Raises:
         ConvertError: The weights are not those of the shape.
     """
 
-    def __init__(self, source: Source, tokens: int) -> None:
+    def __init__(self, source: Source, tokens: int, streaming: Streaming | None = None) -> None:
+        self._streaming = streaming
         self._model = Moonshine.from_source(source)
         self._tokens = tokens
 
@@ -55,7 +60,7 @@ class Reference:
             guess: Tokens that are probably right, which saves time and changes nothing.
         """
         padded = np.pad(audio, (0, max(0, STEM_SAMPLES - len(audio))))
-        hidden: Float32 = self._model.encode(torch.from_numpy(padded)[None]).numpy()
+        hidden: Float32 = self._encode(torch.from_numpy(padded)[None]).numpy()
         tokens = self._greedy(hidden, most_tokens, list(guess)[:most_tokens])
         return Heard(hidden, self.cross(hidden), tokens)
 
@@ -80,6 +85,11 @@ class Reference:
         logits = self._model.logits(ids, torch.from_numpy(hidden))[0, :, : self._tokens]
         found: Float32 = logits.log_softmax(-1).numpy()
         return found
+
+    def _encode(self, audio: Tensor) -> Tensor:
+        if self._streaming is None:
+            return self._model.encode(audio)
+        return encode_in_passes(self._model.encoder, audio, self._streaming)
 
     def _greedy(self, hidden: Float32, most: int, draft: list[int]) -> list[int]:
         """Decode; each pass checks the whole draft, and settles one token more at least."""

@@ -33,7 +33,7 @@ from harkd.model_package import (
 from harkd.speech_list import read_list, spread
 from harkd_convert.comparison import Comparison, Pair, other_family
 from harkd_convert.errors import ConvertError
-from harkd_convert.package import FAMILY
+from harkd_convert.package import FAMILIES
 from harkd_convert.progress import Progress, silent
 
 MOST_GROWTH = 0.05
@@ -211,7 +211,7 @@ def write_figures(package: Path, found: Verified) -> None:
 
 def _checked_manifest(package: Path) -> Manifest:
     manifest = load_manifest(package)
-    if manifest.family != FAMILY:
+    if manifest.family not in FAMILIES:
         raise other_family(package, manifest)
     if faults := verify_files(package, manifest, quick=False):
         raise ModelDamagedError(

@@ -58,6 +58,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds of audio in one segment, above 0"""
 
 
+class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the family `moonshine-streaming` listens; frames are those of its encoder."""
+
+    chunk_frames: Annotated[int, msgspec.Meta(ge=1)]
+    """Frames that a pass encodes for good, 1 at least"""
+    look_ahead_frames: Annotated[int, msgspec.Meta(ge=0)]
+    """Frames behind these that it hears besides; the next pass encodes them again"""
+    left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = 333
+    """Frames before these that it looks back at"""
+    prior_taps: Annotated[int, msgspec.Meta(ge=0)] = 100
+    """So many taps of the first convolution count as heard before the audio begins"""
+    prior_variance: Annotated[float, msgspec.Meta(gt=0)] = 0.0029
+    """And had this variance, above 0, around 0"""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `model.yaml` says."""
 
@@ -85,6 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """May be empty"""
     limits: Limits = Limits()
     """Decoding limits"""
+    streaming: Streaming | None = None
+    """Only of the family `moonshine-streaming`, which needs it"""
     measured: dict[str, Any] = {}
     """Free-form figures"""
 
@@ -142,6 +159,8 @@ def write_manifest(package_dir: Path, manifest: Manifest) -> Path:
         for sample in plain["samples"]
     ]
     plain["languages"] = list(plain["languages"])
+    if manifest.streaming is None:
+        del plain["streaming"]  # older versions do not know it
     _validated(file, plain)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
     new = package_dir / f".{MANIFEST_NAME}.new"

@@ -77,6 +77,7 @@ LAYERS = [
     | {"recognizer.factory", "recognizer.moonshine", "recognizer.onnx"}
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens", "recognizer.cuda", "recognizer.placement"}
+    | {"recognizer.lean_stream", "recognizer.moonshine_streaming", "recognizer.streaming_encoder"}
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
     | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
     | {"recognizer.chunk_model"}

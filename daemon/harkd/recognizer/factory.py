@@ -19,6 +19,7 @@ from harkd.recognizer.device_faults import fault_of, int8_model
 from harkd.recognizer.device_report import CPU, CUDA, DeviceReport
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
+from harkd.recognizer.moonshine_streaming import MoonshineStreaming
 from harkd.recognizer.onnx import choose_threads, fetch_anew, give_back_memory
 from harkd.recognizer.placement import Placement, int8_roles, words_of
 from harkd.recognizer.protocol import EVERYTHING, Effort, Recognizer
@@ -36,12 +37,14 @@ class Placed(Recognizer, Protocol):
 FAMILIES: dict[str, Callable[..., Placed]] = {
     "moonshine": Moonshine,
     "moonshine-lean": MoonshineLean,
+    "moonshine-streaming": MoonshineStreaming,
     "streaming-ctc": StreamingCtc,
     "streaming-transducer": Transducer,
 }
 ON_GPU: dict[str, tuple[str, ...]] = {
     "moonshine": ("encoder", "decoder"),
     "moonshine-lean": ("stem", "encoder", "decoder"),
+    "moonshine-streaming": ("stem", "encoder", "decoder"),
     "streaming-ctc": ("model",),
     "streaming-transducer": ("encoder",),
 }

@@ -1,0 +1,119 @@
+"""Moonshine as it listens: a chunk of audio is encoded once, when it is there.
+
+In: a model package of the family ``moonshine-streaming``: the graphs of ``moonshine-lean`` with
+weights that were taught to hear no more than a chunk and what lies just behind it, and in the
+manifest's section ``streaming`` how long these are. Out: `Hypothesis`. A partial costs the chunks
+that are new and the tokens that changed, however long the utterance; a final costs the last chunk,
+which is not full. Runs on the thread that uses the stream.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harkd.audio import RATE_HZ
+from harkd.errors import ModelDamagedError
+from harkd.model_package import Manifest, Streaming
+from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LeanEncoder
+from harkd.recognizer.lean_stream import Encoded, Encoding
+from harkd.recognizer.moonshine_lean import MoonshineLean
+from harkd.recognizer.protocol import EVERYTHING, Effort
+from harkd.recognizer.streaming_encoder import StreamingEncoderState
+
+LATEST_FRAMES = 333
+"""8 s: a partial looks for its last tokens there, so that it costs the same in a long utterance."""
+LATEST_TOKENS = 16
+"""No more than so many tokens are looked for in these frames alone."""
+
+
+class MoonshineStreaming(MoonshineLean):
+    """A loaded model.
+
+    Args:
+        folder: The package's directory.
+        manifest: Its manifest.
+        threads: Threads for each pass.
+        effort: What it may leave out; it never encodes anything anew.
+        device: Where it is tried: ``cpu`` or ``cuda``.
+
+    Raises:
+        ModelDamagedError: A file is not what the family needs, or the manifest does not say how it
+            listens.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        threads: int,
+        effort: Effort = EVERYTHING,
+        device: str = "cpu",
+    ) -> None:
+        if manifest.streaming is None:
+            raise ModelDamagedError(
+                f"{folder / 'model.yaml'} has no section streaming, which the family "
+                f"{manifest.family} needs",
+                "make the package again: harkd-convert moonshine … --streaming CHUNK:LOOK_AHEAD",
+            )
+        self.plan = manifest.streaming
+        super().__init__(folder, manifest, threads, effort, device)
+
+    def begin(self, capacity_s: float) -> Encoding:
+        """Begin to encode a segment, with room for so many seconds."""
+        return StreamingEncoding(self.encoder, self.plan, capacity_s)
+
+
+class StreamingEncoding:
+    """An `Encoding` in passes over chunks.
+
+    Args:
+        encoder: The graphs.
+        plan: How it listens.
+        capacity_s: Room for so many seconds at first.
+    """
+
+    def __init__(self, encoder: LeanEncoder, plan: Streaming, capacity_s: float) -> None:
+        self._state = StreamingEncoderState(encoder, plan, capacity_s)
+        self._passes = 0
+        self._tail: NDArray[Any] | None = None
+        """All that followed the kept frames, where a final was prepared since the last pass."""
+
+    @property
+    def samples(self) -> int:
+        """Samples taken so far."""
+        return self._state.samples
+
+    @property
+    def frames(self) -> int:
+        """So many have been encoded, those included that are not for good."""
+        if self._tail is None:
+            return self._state.frames
+        return self._state.kept + int(self._tail.shape[2])
+
+    def accept(self, audio: NDArray[np.float32]) -> None:
+        """Take the next audio: float32, shape (n,)."""
+        self._state.accept(audio)
+
+    def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
+        """Do the passes that are due and, if `exact`, one over what is left."""
+        passes, frames = self._state.advance()
+        self._passes += passes
+        heard = self._passes
+        if passes:
+            self._tail = None  # a pass hears more than what was left before it
+        if exact:
+            self._tail, left = self._state.rest()
+            passes, frames = passes + min(1, left), frames + left
+        return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
+
+    def cross(self, unsettled: int | None = None) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values, in turn: each (1, heads, frames, head).
+
+        Those of all frames, or of the latest where no more than a few tokens are unsettled.
+        """
+        few = unsettled is not None and unsettled <= LATEST_TOKENS
+        return self._state.cross(self._tail, LATEST_FRAMES if few else 0)
