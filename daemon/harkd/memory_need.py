@@ -76,6 +76,10 @@ FIGURES: Final[Mapping[str, tuple[tuple[float, Figures], ...]]] = {
         (43.7, Figures(78, 69, 60, 5.1)),
         (88.3, Figures(136, 120, 115, 8.2)),
     ),
+    "moonshine-streaming": (
+        (43.7, Figures(83, 76, 96, 1.5)),
+        (88.3, Figures(153, 136, 180, 2.5)),
+    ),
     "streaming-ctc": (
         (3.6, Figures(24, 23, 30, 0.05)),
         (11.6, Figures(38, 31, 39, 0.05)),

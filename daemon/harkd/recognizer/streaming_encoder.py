@@ -113,9 +113,8 @@ class StreamingEncoderState:
             The decoder's keys and values of all frames after the kept ones, (2 × decoder layers,
             heads, frames, head), and the frames that went through the encoder.
         """
-        if self.complete == self.frames:
-            # The last pass heard all there is: another would make the same of its look-ahead.
-            return self._cross[:, :, self.kept : self.frames], 0
+        if self.complete == self.kept:
+            return self._cross[:, :, :0], 0
         rows, sums = self._stem(self.complete)
         cross: NDArray[Any] = self._encode(rows, sums)["cross"]
         return cross, self.complete - self.kept
@@ -131,6 +130,7 @@ class StreamingEncoderState:
             tail = self._cross[:, :, self.kept : self.frames]
         begin = max(0, self.kept + tail.shape[2] - most) if most else 0
         kept = self._cross[:, :, begin : self.kept]
+        tail = tail[:, :, max(0, begin - self.kept) :]
         return [np.concatenate(both, axis=1)[None] for both in zip(kept, tail, strict=True)]
 
     def _stem(self, end: int) -> tuple[Float32, StemSums]:
@@ -139,6 +139,8 @@ class StreamingEncoderState:
         Changes nothing, so that it may be called for a pass that is not to be kept.
         """
         new = end - self._stemmed
+        if new == 0:
+            return self._rows, self._sums
         if len(self._pieces) > 1:
             self._pieces = [np.concatenate(self._pieces)]
         # Frame f sees rows 2f … 2f + 2, of which the first was made with the frame before, and row
