@@ -46,7 +46,7 @@ from harkd.virtual_time import run_in_virtual_time
 LONGEST_S = 34.0
 SETTINGS = Settings(
     endpoint=EndpointSettings(max_utterance_s=LONGEST_S),
-    recognizer=RecognizerSettings(partial_share=0.0),
+    recognizer=RecognizerSettings(partial_share=0.0, min_confidence=0.0),
 )
 TAIL = np.zeros(RATE_HZ * 11 // 10, np.int16)
 ASKED = ("hypothesis", "prepare", "finish")

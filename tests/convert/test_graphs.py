@@ -117,7 +117,7 @@ def test_a_graph_of_other_weights_is_found_out(
     name = f"{part}.weight"
     other = replace(source, weights=source.weights | {name: source.weights[name] * 1.1})
     monkeypatch.setattr(
-        "harkd_convert.export_check.Reference", lambda _source, tokens: Reference(other, tokens)
+        "harkd_convert.export_check.Reference", lambda _source, *words: Reference(other, *words)
     )
     with pytest.raises(ConvertError, match="not the model in PyTorch") as refused:
         check_export(source, SMALL.vocabulary, AUDIO, tmp_path)
@@ -283,13 +283,16 @@ def test_a_published_embedding_keeps_its_integers(tmp_path: Path) -> None:
     Exported(source, tmp_path, Precision.INT8).decoding().decode(Decoded(), 10)
 
 
-def test_an_embedding_of_floats_has_a_scale_for_each_token(tmp_path: Path) -> None:
-    source = random_source()
+def test_an_embedding_of_floats_has_a_scale_for_each_token_and_is_the_head_once_more(
+    tmp_path: Path,
+) -> None:
+    source, name = random_source(), "decoder.embed_tokens.weight"
     found = initializers(decoder_graph(source, SMALL.vocabulary, Precision.INT8))
-    assert found["embedding"].dtype == np.int8
-    weight = source.weights["decoder.embed_tokens.weight"]
-    error = np.abs(found["embedding"] * found["embedding.scales"] - weight)
-    assert (error <= found["embedding.scales"] * 0.501).all()
+    assert [each for each in found if "embed" in each] == [name, f"{name}.scales"]
+    assert found[name].dtype == np.int8
+    scales = found[f"{name}.scales"]
+    error = np.abs(found[name] * scales - source.weights[name].T)
+    assert (error <= scales * 0.501).all()
     decoded = Exported(source, tmp_path, Precision.INT8).decoding().decode(Decoded(), 10)
     assert len(decoded.tokens) > 3
 

@@ -17,7 +17,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
+from harkd.bench_live import SpokenSamples
 from harkd.errors import ModelDamagedError, RecognitionError
+from harkd.events import Final, Partial
 from harkd.memory_need import need_of
 from harkd.model_package import Manifest, Streaming, load_manifest
 from harkd.recognizer import moonshine_streaming
@@ -29,7 +31,8 @@ from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
 from harkd.recognizer.phrase_search import Width
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
 from harkd.recognizer.streaming_encoder import MORE_SAMPLES, StreamingEncoderState
-from harkd.settings import EndpointSettings
+from harkd.settings import AudioSettings, EndpointSettings, Settings
+from harkd.virtual_time import run_in_virtual_time
 from small_phrases import small_graph
 from speech import word_error_rate
 
@@ -431,3 +434,28 @@ def test_how_much_memory_it_needs_is_known(lean_model_dir: Path) -> None:
     whole = need_of(load_manifest(lean_model_dir), EndpointSettings())
     assert whole
     assert need.own_bytes < whole.own_bytes, "less, since it keeps less"
+
+
+# ------------------------------------------------------------------------- through the daemon
+
+
+@pytest.mark.parametrize("block_ms", [20, 200])
+def test_it_is_heard_live_with_partials_and_a_final(
+    lean_model_dir: Path, beckett: Int16, block_ms: int
+) -> None:
+    """Segmenter and partials as in the daemon, without threads."""
+    model = loaded(lean_model_dir, 16, 16, effort=ALONE)
+    settings = Settings(audio=AudioSettings(block_ms=block_ms))
+    told: list[Partial | Final] = []
+    run_in_virtual_time(
+        SpokenSamples(np.concatenate([beckett, np.zeros(RATE_HZ, np.int16)])),
+        model,
+        settings,
+        lambda event, _position: told.append(event) if isinstance(event, Partial | Final) else None,
+    )
+    finals = [each for each in told if isinstance(each, Final)]
+    assert finals
+    assert len(told) > 3 * len(finals)
+    wanted = " ".join(each.text for each in finals)
+    assert word_error_rate(heard(model, beckett).text, wanted) < 0.7, "other cuts, other chunks"
+    assert all(each.stable_chars > 0 for each in told if isinstance(each, Partial) and each.rev > 4)
