@@ -163,7 +163,7 @@ def subjects(models: list[str], plans: list[str]) -> Iterator[Watched]:
 
 
 def with_plan(manifest: Manifest, plan: str) -> Manifest:
-    """Return a manifest with a plan such as 8:8 or 8:8:166, the last the left context."""
+    """Return a manifest with a plan such as 8:8, or 8:8:166:64: left context, first frames."""
     if not plan or manifest.streaming is None:
         return manifest
     names = list(msgspec.structs.asdict(manifest.streaming))
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, nargs="+", default=[5, 10, 20, 30])
     parser.add_argument("--utterances", type=int, default=4, help="of each length, at most")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--plan", nargs="+", default=[], metavar="CHUNK:LOOK_AHEAD[:LEFT]")
+    parser.add_argument("--plan", nargs="+", default=[], metavar="CHUNK:LOOK_AHEAD[:LEFT[:FIRST]]")
     words = parser.parse_args()
     watched = list(subjects(words.models, words.plan))
     order = random.Random(1)  # noqa: S311 - it chooses who comes first

@@ -66,6 +66,7 @@ def encode_in_passes(encoder: Encoder, audio: Tensor, plan: Streaming) -> Tensor
     together = number[:, None] == number[None, :]
     earlier = (number[None, :] < number[:, None]) & kept[None, :]
     in_reach = frame[None, :] >= begin[:, None] - plan.left_context_frames
+    in_reach |= frame[None, :] < plan.first_frames
     mask = together | (earlier & in_reach)  # (copies, copies)
     turn = rotation(frame.to(x.device), encoder.shape)
     for layer in encoder.layers:

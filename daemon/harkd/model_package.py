@@ -67,6 +67,8 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Frames behind these that it hears besides; the next pass encodes them again"""
     left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = 333
     """Frames before these that it looks back at"""
+    first_frames: Annotated[int, msgspec.Meta(ge=0)] = 64
+    """Frames at the begin of the utterance that it looks back at besides"""
     prior_taps: Annotated[int, msgspec.Meta(ge=0)] = 100
     """So many taps of the first convolution count as heard before the audio begins"""
     prior_variance: Annotated[float, msgspec.Meta(gt=0)] = 0.0029

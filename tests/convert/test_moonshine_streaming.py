@@ -28,9 +28,13 @@ AUDIO = pseudo_speech(40_000)
 PLAN = Streaming(chunk_frames=16, look_ahead_frames=16)
 
 
-def plan(chunk: int, ahead: int, left: int = 333, taps: int = 100) -> Streaming:
+def plan(chunk: int, ahead: int, left: int = 333, first: int = 64, taps: int = 100) -> Streaming:
     return Streaming(
-        chunk_frames=chunk, look_ahead_frames=ahead, left_context_frames=left, prior_taps=taps
+        chunk_frames=chunk,
+        look_ahead_frames=ahead,
+        left_context_frames=left,
+        first_frames=first,
+        prior_taps=taps,
     )
 
 
@@ -47,21 +51,31 @@ def test_in_float32_a_stream_is_pytorch_at_once_under_the_mask(name: str, tmp_pa
 
 @pytest.mark.parametrize(
     "streaming",
-    [plan(8, 8, 20), plan(5, 0, 7), plan(1, 3, 0), plan(7, 5, 13, taps=0), plan(90, 33)],
+    [
+        plan(8, 8, 20, 0),
+        plan(8, 8, 20, 12),
+        plan(5, 0, 7, 3),
+        plan(1, 3, 0, 0),
+        plan(7, 5, 13, 20, taps=0),
+        plan(4, 9, 0, 10),
+        plan(90, 33),
+    ],
 )
 def test_whatever_the_plan(streaming: Streaming, tmp_path: Path) -> None:
-    """With a left context that is shorter than the audio, too, and with none."""
+    """With a left context that is shorter than the audio, too, with and without first frames."""
     agreement = check_export(random_source(), SMALL.vocabulary, AUDIO, tmp_path, streaming)
     assert agreement.cross_error < 2e-5
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("chunk_frames", 15), ("left_context_frames", 30), ("prior_taps", 99)]
+    ("field", "value"),
+    [("chunk_frames", 15), ("left_context_frames", 30), ("first_frames", 7), ("prior_taps", 99)],
 )
 def test_a_stream_of_another_plan_is_found_out(
     field: str, value: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = msgspec.structs.replace(PLAN, **{field: value})
+    small = plan(16, 16, 40, 8)
+    other = msgspec.structs.replace(small, **{field: value})
     monkeypatch.setattr(
         "harkd_convert.export_check.Reference",
         lambda source, tokens, _plan: Reference(source, tokens, other),
@@ -69,7 +83,7 @@ def test_a_stream_of_another_plan_is_found_out(
     source = random_source()
     monkeypatch.setattr("harkd_convert.export_check.MOST_ERROR", 1e-5)
     with pytest.raises(ConvertError, match="not the model in PyTorch"):
-        check_export(source, SMALL.vocabulary, AUDIO, tmp_path, PLAN)
+        check_export(source, SMALL.vocabulary, AUDIO, tmp_path, small)
 
 
 def test_one_chunk_of_everything_without_a_prior_is_the_whole_model() -> None:

@@ -40,7 +40,7 @@ Int16 = NDArray[np.int16]
 Float32 = NDArray[np.float32]
 
 pytestmark = pytest.mark.model
-PLANS = [(16, 16, 333), (8, 8, 333), (7, 5, 40), (5, 0, 20), (4, 9, 0)]
+PLANS = [(16, 16, 333, 64), (8, 8, 333, 64), (7, 5, 40, 10), (5, 0, 20, 0), (4, 9, 0, 25)]
 ALONE = Effort(draft=False)
 """A draft is rounded otherwise, and depends on when partials were asked for."""
 
@@ -102,7 +102,7 @@ def frames_in(samples: int) -> int:
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_keys_and_values_are_the_same_bit_by_bit_however_the_audio_comes(
-    model: MoonshineStreaming, beckett: Int16, plan: tuple[int, int, int]
+    model: MoonshineStreaming, beckett: Int16, plan: tuple[int, int, int, int]
 ) -> None:
     """In int8, where a rounded bit can move by a step of the scale; 10 ms, 1 s, anything."""
     streaming = msgspec.structs.replace(
@@ -110,6 +110,7 @@ def test_keys_and_values_are_the_same_bit_by_bit_however_the_audio_comes(
         chunk_frames=plan[0],
         look_ahead_frames=plan[1],
         left_context_frames=plan[2],
+        first_frames=plan[3],
     )
     audio = beckett[: 4 * RATE_HZ + 777]
     wanted = crossed(model.encoder, streaming, [audio])
@@ -316,14 +317,14 @@ def test_partials_agree_with_the_final_but_for_their_end(
 def test_what_is_kept_of_the_encoder_does_not_grow(
     model: MoonshineStreaming, beckett: Int16
 ) -> None:
-    plan = msgspec.structs.replace(model.plan, left_context_frames=50)
+    plan = msgspec.structs.replace(model.plan, left_context_frames=50, first_frames=20)
     state = StreamingEncoderState(model.encoder, plan, 0.0)
     sizes = set()
     for piece in np.array_split(np.tile(beckett, 2), 100):
         state.accept(floats(piece))
         state.advance()
         past = sum(each.nbytes for each in state._past.values())
-        assert state._past_end - state._past_begin == min(50, state.kept)
+        assert state._past_end - state._past_begin == min(70, state.kept)
         sizes.add(past)
         assert len(state._rows) <= 2 * 16 + 1
         assert sum(map(len, state._pieces)) < RATE_HZ

@@ -68,10 +68,13 @@ class StreamingEncoderState:
         """So many frames are encoded for good."""
         self.frames = 0
         """So many have been encoded."""
-        room = plan.left_context_frames + plan.chunk_frames + ROOM_FRAMES
+        self._most_past = plan.first_frames + plan.left_context_frames
+        room = self._most_past + plan.chunk_frames + ROOM_FRAMES
         names = [f"{kind}_{i}" for i in range(encoder.layers) for kind in ("key", "value")]
         self._past = {name: np.empty((room, width), encoder.real) for name in names}
         self._past_begin = self._past_end = 0  # rows of these that are in use
+        first = (plan.first_frames, width)
+        self._first = {name: np.empty(first, encoder.real) for name in names}
         pairs, heads, head = encoder.cross_shape
         capacity = max(64, int(capacity_s * RATE_HZ / FRAME_SAMPLES) + 1)
         self._cross: NDArray[Any] = np.empty((pairs, heads, capacity, head), encoder.real)
@@ -192,14 +195,23 @@ class StreamingEncoderState:
         return dict(zip(self._encoder.outputs, made, strict=True))
 
     def _take_past(self, outputs: dict[str, NDArray[Any]], chunk: int) -> None:
-        """Add the chunk's keys and values to the past, and forget what is out of reach."""
+        """Add the chunk's keys and values to the past, and forget what is out of reach.
+
+        Where frames in between are forgotten, the first ones move up to those that are left.
+        """
         begin, end = self._past_begin, self._past_end
         room = len(next(iter(self._past.values())))
         if end + chunk > room:
             for past in self._past.values():
                 past[: end - begin] = past[begin:end].copy()
             begin, end = 0, end - begin
+        new, first = end + chunk, self._plan.first_frames
+        forgotten = max(0, new - begin - self._most_past)
         for name, past in self._past.items():
-            past[end : end + chunk] = outputs[name][0, :chunk]
-        self._past_end = end + chunk
-        self._past_begin = max(begin, self._past_end - self._plan.left_context_frames)
+            made = outputs[name][0, :chunk]
+            past[end:new] = made
+            if self.kept < first:
+                self._first[name][self.kept : self.kept + chunk] = made[: first - self.kept]
+            if forgotten:
+                past[begin + forgotten : begin + forgotten + first] = self._first[name]
+        self._past_begin, self._past_end = begin + forgotten, new
