@@ -65,9 +65,9 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Frames that a pass encodes for good, 1 at least"""
     look_ahead_frames: Annotated[int, msgspec.Meta(ge=0)]
     """Frames behind these that it hears besides; the next pass encodes them again"""
-    left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = 333
+    left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = 166
     """Frames before these that it looks back at"""
-    first_frames: Annotated[int, msgspec.Meta(ge=0)] = 64
+    first_frames: Annotated[int, msgspec.Meta(ge=0)] = 125
     """Frames at the begin of the utterance that it looks back at besides"""
     prior_taps: Annotated[int, msgspec.Meta(ge=0)] = 100
     """So many taps of the first convolution count as heard before the audio begins"""
