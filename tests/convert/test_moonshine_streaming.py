@@ -28,7 +28,7 @@ AUDIO = pseudo_speech(40_000)
 PLAN = Streaming(chunk_frames=16, look_ahead_frames=16)
 
 
-def plan(chunk: int, ahead: int, left: int = 333, first: int = 64, taps: int = 100) -> Streaming:
+def plan(chunk: int, ahead: int, left: int = 166, first: int = 125, taps: int = 100) -> Streaming:
     return Streaming(
         chunk_frames=chunk,
         look_ahead_frames=ahead,

@@ -22,7 +22,6 @@ from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Final, Partial
 from harkd.memory_need import need_of
 from harkd.model_package import Manifest, Streaming, load_manifest
-from harkd.recognizer import moonshine_streaming
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LeanEncoder
 from harkd.recognizer.moonshine_streaming import MoonshineStreaming
@@ -45,7 +44,7 @@ ALONE = Effort(draft=False)
 """A draft is rounded otherwise, and depends on when partials were asked for."""
 
 
-def manifest_of(folder: Path, chunk: int, look_ahead: int, left: int = 333) -> Manifest:
+def manifest_of(folder: Path, chunk: int, look_ahead: int, left: int = 166) -> Manifest:
     streaming = Streaming(
         chunk_frames=chunk, look_ahead_frames=look_ahead, left_context_frames=left
     )
@@ -329,30 +328,6 @@ def test_what_is_kept_of_the_encoder_does_not_grow(
         assert len(state._rows) <= 2 * 16 + 1
         assert sum(map(len, state._pieces)) < RATE_HZ
     assert len(sizes) == 1
-
-
-@pytest.mark.parametrize("most", [1, 20, 333, 0])
-def test_a_partial_looks_for_few_tokens_in_the_latest_frames_alone(
-    model: MoonshineStreaming, beckett: Int16, most: int
-) -> None:
-    state = StreamingEncoderState(model.encoder, model.plan, 0.0)
-    state.accept(floats(beckett))
-    state.advance()
-    whole = state.cross()
-    for one, other in zip(state.cross(None, most), whole, strict=True):
-        assert np.array_equal(one, other[:, :, -most:])
-        assert one.flags.c_contiguous
-
-
-def test_where_much_is_unsettled_a_partial_looks_at_all_frames(
-    model: MoonshineStreaming, beckett: Int16, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(moonshine_streaming, "LATEST_FRAMES", 40)
-    encoding = model.begin(0.0)
-    encoding.accept(floats(beckett))
-    encoding.encode(exact=False, incremental=True)
-    frames = {n: encoding.cross(n)[0].shape[2] for n in (0, 16, 17, None)}
-    assert frames == {0: 40, 16: 40, 17: encoding.frames, None: encoding.frames}
 
 
 # -------------------------------------------------------------------------------- little audio

@@ -71,13 +71,8 @@ class Encoding(Protocol):
             incremental: Whether a partial may leave as it is what was encoded before.
         """
 
-    def cross(self, unsettled: int | None = None) -> list[NDArray[Any]]:
-        """Return the decoder's keys and values, in turn: each (1, heads, frames, head).
-
-        Args:
-            unsettled: For a partial in which no more than so many tokens are in doubt, for which
-                the latest frames may do; None for all frames.
-        """
+    def cross(self) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""
 
 
 class LeanModel(Protocol):
@@ -229,16 +224,14 @@ class LeanStream:
         decoder = self._decoder = self._decoder or self._model.cache()
         draft = self._latest if effort.draft else Decoded()
         most = self._model.most_tokens(samples)
+        decoder.attend_to(encoder.cross())
         if exact:
-            decoder.attend_to(encoder.cross())
             watch = self._variants.tokens if self._variants else None
             decoded = decoder.decode(draft, most, watch=watch)
         elif not effort.draft:
-            decoder.attend_to(encoder.cross())
             decoded = decoder.decode(draft, most, unsure=effort.unsure)
         else:
             trusted = 0 if encoded.anew else max(0, self._agreed() - UNSETTLED_TOKENS)
-            decoder.attend_to(encoder.cross(len(draft.tokens) - trusted if trusted else None))
             decoded = decoder.decode(
                 draft, most, trusted=trusted, closing=self._model.closing, unsure=effort.unsure
             )

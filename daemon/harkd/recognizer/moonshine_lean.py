@@ -194,6 +194,6 @@ class WholeEncoding:
         encoded_s = self._state.encode(look_ahead)
         return Encoded(1, encoded_s, self._state.samples, self._state.anew)
 
-    def cross(self, unsettled: int | None = None) -> list[NDArray[Any]]:  # noqa: ARG002
+    def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
         return self._state.cross()

@@ -24,11 +24,6 @@ from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.protocol import EVERYTHING, Effort
 from harkd.recognizer.streaming_encoder import StreamingEncoderState
 
-LATEST_FRAMES = 333
-"""8 s: a partial looks for its last tokens there, so that it costs the same in a long utterance."""
-LATEST_TOKENS = 16
-"""No more than so many tokens are looked for in these frames alone."""
-
 
 class MoonshineStreaming(MoonshineLean):
     """A loaded model.
@@ -110,10 +105,6 @@ class StreamingEncoding:
             passes, frames = passes + min(1, left), frames + left
         return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
 
-    def cross(self, unsettled: int | None = None) -> list[NDArray[Any]]:
-        """Return the decoder's keys and values, in turn: each (1, heads, frames, head).
-
-        Those of all frames, or of the latest where no more than a few tokens are unsettled.
-        """
-        few = unsettled is not None and unsettled <= LATEST_TOKENS
-        return self._state.cross(self._tail, LATEST_FRAMES if few else 0)
+    def cross(self) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
+        return self._state.cross(self._tail)

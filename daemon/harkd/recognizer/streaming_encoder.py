@@ -122,18 +122,15 @@ class StreamingEncoderState:
         cross: NDArray[Any] = self._encode(rows, sums)["cross"]
         return cross, self.complete - self.kept
 
-    def cross(self, tail: NDArray[Any] | None = None, most: int = 0) -> list[NDArray[Any]]:
+    def cross(self, tail: NDArray[Any] | None = None) -> list[NDArray[Any]]:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head).
 
         Args:
             tail: From `rest`; None takes the last pass's look-ahead.
-            most: No more than the last so many frames; 0 for all.
         """
         if tail is None:
             tail = self._cross[:, :, self.kept : self.frames]
-        begin = max(0, self.kept + tail.shape[2] - most) if most else 0
-        kept = self._cross[:, :, begin : self.kept]
-        tail = tail[:, :, max(0, begin - self.kept) :]
+        kept = self._cross[:, :, : self.kept]
         return [np.concatenate(both, axis=1)[None] for both in zip(kept, tail, strict=True)]
 
     def _stem(self, end: int) -> tuple[Float32, StemSums]:
