@@ -1,15 +1,16 @@
 """What live recognition costs by the utterance's length: a streaming Moonshine and others.
 
     .venv/bin/python bench/streaming_moonshine.py LIST MODEL MODEL… [--category libri_en]
-        [--seconds 5 10 20 30] [--utterances 4] [--repeat 3] [--plan 8:8 …]
+        [--seconds 5 10 20 30] [--audio 120] [--repeat 3] [--plan 8:8 …]
 
 MODEL is the name of an installed model or a package's folder; the first is what the others are held
 against. `--plan` runs each package of the family moonshine-streaming with other plans instead of
-its own. The recordings of one category are joined and cut into utterances of each length, all of
-which is taken for speech: each is one segment, with a partial every 0.5 s (`partial_share` is 0),
-whatever it costs. The subjects take turns on each utterance, in virtual time: audio positions are
-those of live audio in which recognition takes no time. What the recognizer took for the partials,
-for what it prepared in the pause, and for the final is measured apart, in CPU seconds.
+its own. The recordings of one category are joined, and the same audio is cut into utterances of
+each length, all of which is taken for speech: each is one segment, with a partial every 0.5 s
+(`partial_share` is 0), whatever it costs. The subjects take turns on each utterance, in virtual
+time: audio positions are those of live audio in which recognition takes no time. What the
+recognizer took for the partials, for what it prepared in the pause, and for the final is measured
+apart, in CPU seconds.
 
 A word is shown late by the audio from when the first subject showed it to when the other did, over
 the words on which their finals agree.
@@ -66,8 +67,8 @@ class Turn:
     """Each word of the final by its place, and the position at which it was first shown"""
     partials: int
     """How many there were"""
-    endpoint_ms: float
-    """Audio from the last speech to the final"""
+    endpoint_ms: float | None
+    """Audio from the last speech to the final; None where it was rejected"""
 
 
 @dataclass(slots=True)
@@ -101,16 +102,14 @@ class Watched:
         )
         cpu_s = time.process_time() - begin_s
         finals = [(at, event) for at, event in texts if isinstance(event, Final)]
-        if len(finals) != 1:
-            raise SystemExit(f"{self.name}: {len(finals)} finals of one utterance")
-        position, final = finals[0]
+        position, final = finals[0] if finals else (0, None)
         return Turn(
             cpu_s,
             self.spent_s,
             self.recognizer.work.since(before),
-            first_shown(texts, final.text),
+            first_shown(texts, final.text) if final else {},
             sum(isinstance(event, Partial) for _, event in texts),
-            position * 1000 / RATE_HZ - final.speech_end_ns / 1e6,
+            position * 1000 / RATE_HZ - final.speech_end_ns / 1e6 if final else None,
         )
 
 
@@ -172,8 +171,9 @@ def with_plan(manifest: Manifest, plan: str) -> Manifest:
     return msgspec.structs.replace(manifest, streaming=streaming)
 
 
-def utterances(path: Path, category: str, seconds: int, most: int) -> list[Int16]:
+def utterances(path: Path, category: str, seconds: int, audio_s: int) -> list[Int16]:
     """Join the recordings of a category, and cut them: no sample is 0, which is silence here."""
+    most = max(1, audio_s // seconds)
     wanted = [each for each in read_list(path) if not category or each.category == category]
     pieces, size = list[Int16](), 0
     for each in wanted:
@@ -204,6 +204,7 @@ def row(name: str, seconds: int, turns: list[list[Turn]], first: list[list[Turn]
         for place, own in each[0].shown.items()
         if (other := its[0].shown.get(place)) and other[0] == own[0]
     ]
+    ended = [at_ms for each in turns if (at_ms := each[0].endpoint_ms) is not None]
     return [
         str(seconds),
         name,
@@ -217,7 +218,7 @@ def row(name: str, seconds: int, turns: list[list[Turn]], first: list[list[Turn]
         f"{sum(each.decoder_passes for each in work) / audio_s:.2f}",
         f"{sum(each.decoder_rows for each in work) / audio_s:.1f}",
         f"{sum(each[0].partials for each in turns) / len(turns):.1f}",
-        f"{statistics.fmean(each[0].endpoint_ms for each in turns):.0f}",
+        f"{statistics.fmean(ended):.0f}" if ended else "–",
         f"{statistics.fmean(late):+.0f}" if late else "–",
     ]
 
@@ -247,7 +248,7 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--category", default="libri_en")
     parser.add_argument("--seconds", type=int, nargs="+", default=[5, 10, 20, 30])
-    parser.add_argument("--utterances", type=int, default=4, help="of each length, at most")
+    parser.add_argument("--audio", type=int, default=120, help="seconds, cut to each length")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--plan", nargs="+", default=[], metavar="CHUNK:LOOK_AHEAD[:LEFT[:FIRST]]")
     words = parser.parse_args()
@@ -255,7 +256,7 @@ def main() -> None:
     order = random.Random(1)  # noqa: S311 - it chooses who comes first
     rows = [HEADER]
     for seconds in words.seconds:
-        spoken = utterances(words.list, words.category, seconds, words.utterances)
+        spoken = utterances(words.list, words.category, seconds, words.audio)
         turns: list[list[list[Turn]]] = [[[] for _ in spoken] for _ in watched]
         for _ in range(words.repeat):
             for number, audio in enumerate(spoken):
