@@ -3,8 +3,8 @@
 In: a model package of the family ``moonshine-streaming``: the graphs of ``moonshine-lean`` with
 weights that were taught to hear no more than a chunk and what lies just behind it, and in the
 manifest's section ``streaming`` how long these are. Out: `Hypothesis`. A partial costs the chunks
-that are new and the tokens that changed, however long the utterance; a final costs the last chunk,
-which is not full. Runs on the thread that uses the stream.
+that are new and the tokens that changed; a final costs the last chunk, which is not full, and one
+look at each token. Runs on the thread that uses the stream.
 """
 
 from __future__ import annotations
