@@ -17,6 +17,7 @@ import click
 from harkd import __version__, entry
 from harkd.interruption import terminable
 from harkd.model_package import Streaming
+from harkd_convert.cli_distil import distil
 from harkd_convert.cli_extra import extra, plan_of, read_licence
 from harkd_convert.cli_streaming import streaming as streaming_command
 from harkd_convert.progress import progress_bar
@@ -197,6 +198,7 @@ def inspect(path: Path, as_json: bool) -> None:
     click.echo(json.dumps(as_plain(found), indent=2) if as_json else as_text(found))
 
 
+cli.add_command(distil)
 cli.add_command(streaming_command)
 
 

@@ -65,10 +65,10 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_layers))
         self.norm = norm(shape)
 
-    def memories(self, hidden: Tensor) -> list[Memory]:
-        """Begin decoding of hidden states (batch, frames, width)."""
+    def memories(self, hidden: Tensor, mask: Tensor | None = None) -> list[Memory]:
+        """Begin decoding of hidden states (batch, frames, width); `mask` as in `Memory`."""
         layers = cast("Iterable[DecoderLayer]", self.layers)
-        return [layer.memory(hidden) for layer in layers]
+        return [layer.memory(hidden, mask) for layer in layers]
 
     def forward(self, ids: Tensor, memories: list[Memory], first: int = 0) -> Tensor:
         """Map ids (batch, tokens), at positions from `first`, to logits (…, vocabulary)."""

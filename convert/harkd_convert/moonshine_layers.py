@@ -153,10 +153,12 @@ class Memory:
 
     Args:
         encoder: Those of the hidden states: (batch, heads, frames, head width) each.
+        mask: bool, (batch, 1, 1, frames): the frames that an utterance has; None: all.
     """
 
-    def __init__(self, encoder: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, encoder: tuple[Tensor, Tensor], mask: Tensor | None = None) -> None:
         self.encoder = encoder
+        self.mask = mask
         self._own: tuple[Tensor, Tensor] | None = None
 
     def extended(self, new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -179,15 +181,16 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = norm(shape)
         self.final_layernorm = norm(shape)
 
-    def memory(self, hidden: Tensor) -> Memory:
-        """Begin with hidden states (batch, frames, width) and no tokens."""
-        return Memory(self.encoder_attn.keys_values(hidden))
+    def memory(self, hidden: Tensor, mask: Tensor | None = None) -> Memory:
+        """Begin with hidden states (batch, frames, width) and no tokens; `mask` as in `Memory`."""
+        return Memory(self.encoder_attn.keys_values(hidden), mask)
 
     def forward(self, x: Tensor, turn: Rotation, memory: Memory) -> Tensor:
         """Map (batch, tokens, width) to the same: all tokens at once, or one after the others."""
         y = self.input_layernorm(x)
         keys_values = memory.extended(self.self_attn.keys_values(y, turn))
         x = x + self.self_attn(y, keys_values, turn, causal=x.shape[1] > 1)
-        x = x + self.encoder_attn(self.post_attention_layernorm(x), memory.encoder)
+        y = self.post_attention_layernorm(x)
+        x = x + self.encoder_attn(y, memory.encoder, mask=memory.mask)
         out: Tensor = x + self.mlp(self.final_layernorm(x))
         return out

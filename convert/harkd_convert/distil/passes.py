@@ -1,0 +1,143 @@
+"""Passes of a streaming Moonshine: which frames are encoded together, and what each of them sees.
+
+In: the frames of some utterances, and a plan. Out: masks and places as tensors, for all utterances
+of a batch at once. Pure; runs on the caller's thread.
+
+Pass k of C frames (the chunk) and R more (the look-ahead) encodes the frames kC … kC + C + R - 1
+once they are all there. Of these the first C are kept; the others are encoded anew by the next
+pass. What is left at the end of the audio, R … C + R - 1 frames, is one pass, which is kept whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harkd_convert.errors import ConvertError
+
+FULL = "full"
+FRAME_MS = 24
+LEFT_FRAMES = 333
+"""So many frames before a pass are seen: 8 s."""
+_MEND = "a plan is CHUNK:LOOK_AHEAD in frames of 24 ms, such as 16:16, or full"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is encoded at once."""
+
+    chunk: int
+    """Frames that a pass keeps; 0: all of the utterance is one pass"""
+    look_ahead: int = 0
+    """Frames that a pass sees beyond them"""
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """Read `16:16` or `full`; raises ConvertError."""
+        if text == FULL:
+            return cls(0)
+        chunk, colon, look_ahead = text.partition(":")
+        if not (colon and chunk.isdecimal() and look_ahead.isdecimal() and int(chunk)):
+            raise ConvertError(f'"{text}" is no plan of passes', _MEND)
+        return cls(int(chunk), int(look_ahead))
+
+    def __str__(self) -> str:
+        """Return what `parse` reads."""
+        return f"{self.chunk}:{self.look_ahead}" if self.chunk else FULL
+
+    @property
+    def latency_ms(self) -> int | None:
+        """How long a pass waits for its last frame, from its first; None for the whole audio."""
+        return (self.chunk + self.look_ahead) * FRAME_MS if self.chunk else None
+
+
+def parse_weighted(text: str) -> dict[Plan, float]:
+    """Read plans and how often each is trained, relative to the others.
+
+    Args:
+        text: With commas between plans, and `=` before a weight other than 1: `16:16=2,8:8,full`.
+
+    Raises:
+        ConvertError: It cannot be read, or names a plan twice.
+    """
+    plans = dict[Plan, float]()
+    for part in text.split(","):
+        name, equals, number = part.strip().partition("=")
+        plan = Plan.parse(name)
+        try:
+            weight = float(number) if equals else 1.0
+        except ValueError:
+            weight = 0.0
+        if not 0 < weight < 1e6:
+            raise ConvertError(f'"{part}" has no weight above 0', "give weights as in 16:16=2")
+        if plan in plans:
+            raise ConvertError(f"the plan {plan} is named twice", "name it once, with its weight")
+        plans[plan] = weight
+    return plans
+
+
+class Passes:
+    """The passes of a batch of utterances under a plan.
+
+    Every pass has the same `width` places; where an utterance has no frame for a place, it is not
+    `valid`. Place i of pass k, which is place k · width + i of all, is frame kC + i.
+
+    Args:
+        frames: Of each utterance, 1 and up.
+        plan: What is encoded at once.
+        left: So many kept frames before a pass are seen.
+        device: Where the tensors are.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[int],
+        plan: Plan,
+        left: int = LEFT_FRAMES,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        total = torch.tensor(frames, device=device)  # (batch,)
+        most = max(frames)
+        self.chunk = plan.chunk or most
+        self.width = self.chunk + plan.look_ahead
+        regular = ((total - plan.look_ahead) // self.chunk).clamp(min=0)
+        rest = total - regular * self.chunk
+        self.count = int((regular + (rest > 0)).max())
+        number = torch.arange(self.count, device=device)
+        place = torch.arange(self.width, device=device)
+        last = number == regular[:, None]  # (batch, count)
+        room = torch.where(last, rest[:, None], self.width * (number < regular[:, None]))
+        valid = place < room[..., None]  # (batch, count, width)
+        main = valid & ((place < self.chunk) | last[..., None])
+        self.ends = torch.minimum(number * self.chunk + self.width, total[:, None])
+        """int64, (batch, count): the frame after a pass's last"""
+        self.positions = (number[:, None] * self.chunk + place).flatten()
+        """int64, (count · width,): the frame of each place"""
+        self.valid, self.main = valid.flatten(1), main.flatten(1)
+        """bool, (batch, count · width): there is such a frame; it is kept"""
+        self.mask = self._mask(number.repeat_interleave(self.width), left)
+        """bool, (batch, 1, count · width, count · width): who sees whom; None: all see all"""
+        self.kept = self._kept(total, regular, most)
+        """int64, (batch, most frames): the place where each frame is kept; 0 beyond the last"""
+        self.heard = torch.arange(most, device=device) < total[:, None]
+        """bool, (batch, most frames): the utterance has this frame"""
+
+    def _mask(self, number: Tensor, left: int) -> Tensor | None:
+        if self.count == 1 and bool(self.valid.all()):
+            return None
+        same = number[:, None] == number
+        first = (number * self.chunk)[:, None]
+        past = (number[:, None] > number) & (self.positions >= first - left)
+        seen = (same & self.valid[:, None, :]) | (past & self.main[:, None, :])
+        # A place without a frame sees itself: nothing to look at would be no number.
+        seen = seen | torch.eye(len(number), dtype=torch.bool, device=number.device)
+        return seen[:, None]
+
+    def _kept(self, total: Tensor, regular: Tensor, most: int) -> Tensor:
+        frame = torch.arange(most, device=total.device)
+        number = torch.minimum(frame // self.chunk, regular[:, None])
+        place = number * self.width + frame - number * self.chunk
+        return torch.where(frame < total[:, None], place, 0)

@@ -1,0 +1,260 @@
+"""A run of distillation: from a model and recordings to weights that hear in passes.
+
+In: `Options`. Out: a folder with the checkpoint, the log, the curves and the weights. Runs on the
+caller's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harkd.bench_words import MISSING, load_normalizer
+from harkd.speech_list import read_list
+from harkd_convert.distil.batches import Batches
+from harkd_convert.distil.corpus import Clip, hold_out, read_corpus, seconds_of
+from harkd_convert.distil.evaluation import Said, agreement, errors_by_category, some, texts
+from harkd_convert.distil.export import write_weights
+from harkd_convert.distil.hearing import read_surroundings
+from harkd_convert.distil.learning import Recipe, Student
+from harkd_convert.distil.objective import Teacher
+from harkd_convert.distil.passes import Plan
+from harkd_convert.distil.streaming_encoder import StreamingEncoder
+from harkd_convert.distil.teacher_text import TeacherTexts
+from harkd_convert.distil.run_log import RunLog
+from harkd_convert.distil.token_text import TokenText
+from harkd_convert.errors import ConvertError
+from harkd_convert.moonshine import Moonshine
+from harkd_convert.sources import open_source
+
+CHECKPOINT, LOG, TEXTS, WEIGHTS = "last.pt", "log.jsonl", "teacher.jsonl", "weights"
+LOGGED_STEPS = 10
+MOST_HELD_S = 160.0
+"""Of what is held out, so much is heard at each evaluation."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is made of."""
+
+    source: Path
+    """The model"""
+    corpora: tuple[Path, ...]
+    """Lists and folders of recordings to train on"""
+    out: Path
+    """Where everything is written"""
+    plans: dict[Plan, float]
+    """What is trained, and how often relative to the others"""
+    recipe: Recipe
+    """How it is trained"""
+    noises: tuple[Path, ...] = ()
+    """Lists of noises"""
+    rooms: tuple[Path, ...] = ()
+    """Lists of impulse responses"""
+    evaluated: Path | None = None
+    """A list of recordings with what is said in them"""
+    judged: tuple[Plan, ...] = ()
+    """The plans that are evaluated; none: those that are trained"""
+    speaker: str = ""
+    """A regular expression that finds the speaker in a file's name"""
+    batch_s: float = 32.0
+    """Seconds in a batch"""
+    seed: int = 1
+    """Of everything that is drawn"""
+    balance: float = 0.5
+    """How much long sources count; see `Batches`"""
+    evaluate_steps: int = 100
+    """The held-out recordings are heard after so many steps"""
+    evaluate_minutes: float = 30.0
+    """The evaluated list is heard once so long has passed, at the next such step"""
+    keep: tuple[float, ...] = (0.0,)
+    """So much of the original weights is mixed in, in what is evaluated and, of the first, written"""
+    resume: bool = False
+    """Go on with the checkpoint in `out`"""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Return what has to be the same for a resumed run to be the same run."""
+        return {
+            "plans": {str(plan): weight for plan, weight in self.plans.items()},
+            "corpora": [str(each) for each in self.corpora],
+            "noises": [str(each) for each in self.noises],
+            "rooms": [str(each) for each in self.rooms],
+            "batch_s": self.batch_s,
+            "seed": self.seed,
+            "balance": self.balance,
+        }
+
+
+class Run:
+    """One run.
+
+    Args:
+        options: What it is made of.
+        say: Told what happens, line by line.
+
+    Raises:
+        HarkdError: The model, a list or a recording cannot be used.
+        ConvertError: `out` holds a run already, or has none to be resumed.
+    """
+
+    def __init__(self, options: Options, say: Say) -> None:
+        self.options, self.say = options, say
+        out = options.out
+        checkpoint = out / CHECKPOINT
+        if checkpoint.is_file() and not options.resume:
+            raise ConvertError(f"{out} holds a run already", "add --resume, or name another --out")
+        if options.resume and not checkpoint.is_file():
+            raise ConvertError(f"{out} has no {CHECKPOINT}", "begin without --resume")
+        self.source = open_source(options.source)
+        self.train, held = hold_out(read_corpus(options.corpora, options.speaker))
+        around = read_surroundings(options.noises, options.rooms)
+        self.said = self._read_said()
+        out.mkdir(parents=True, exist_ok=True)
+        self.text = TokenText(self.source.tokenizer)
+        self.teacher = Teacher(Moonshine.from_source(self.source), options.recipe.dtype)
+        self.student = Student(self.teacher, options.recipe)
+        known = TeacherTexts(self.teacher, out / TEXTS)
+        self.held = some(held, MOST_HELD_S)
+        self.batches = Batches(
+            self.train,
+            around,
+            options.plans,
+            options.batch_s,
+            options.seed,
+            options.balance,
+            known.add,
+        )
+        self.about = options.about | {"source": self.source.checksums}
+        if options.resume:
+            for difference in self.student.resume(checkpoint, self.about):
+                say(f"Not the same run: {difference}")
+        self.log = RunLog(out / LOG, self.student.step)
+        say(
+            f"{len(self.train)} recordings of {seconds_of(self.train) / 3600:.2f} h to train on, "
+            f"{len(self.held)} of {seconds_of(self.held):.0f} s held out, "
+            f"{len(around.noises)} noises, {len(around.rooms)} rooms; "
+            f"step {self.student.step} of {options.recipe.steps}"
+        )
+        known.add(self.held)
+
+    def _read_said(self) -> list[Said]:
+        listed = self.options.evaluated
+        if listed is None:
+            return []
+        if load_normalizer("en") is None:
+            raise ConvertError(MISSING, "pip install 'harkd[convert]'")
+        pairs = zip(read_corpus([listed]), read_list(listed), strict=True)
+        said = [Said(clip, each.category, each.text) for clip, each in pairs if each.text]
+        if not said:
+            raise ConvertError(f"{listed} does not say what is said", "give texts in column 4")
+        return said
+
+    def go(self) -> None:
+        """Train to the last step, evaluating on the way; write the weights."""
+        student, options = self.student, self.options
+        if student.step == 0:
+            self.evaluate(spoken=bool(self.said))
+        evaluated_s = begin_s = time.monotonic()
+        heard_s = 0.0
+        sums = [0.0, 0.0, 0.0]
+        while student.step < options.recipe.steps:
+            batch = self.batches.batch(student.step)
+            losses = student.learn(batch)
+            heard_s += batch.seconds
+            for place, value in enumerate(losses.figures):
+                sums[place] += value / LOGGED_STEPS
+            if student.step % LOGGED_STEPS == 0:
+                pace = heard_s / (time.monotonic() - begin_s)
+                self._log_losses(sums, pace)
+                sums = [0.0, 0.0, 0.0]
+                student.save(options.out / CHECKPOINT, self.about)
+            last = student.step >= options.recipe.steps
+            if student.step % options.evaluate_steps == 0 or last:
+                student.save(options.out / CHECKPOINT, self.about)
+                spoken = time.monotonic() - evaluated_s > 60 * options.evaluate_minutes or last
+                self.evaluate(spoken=spoken and bool(self.said))
+                evaluated_s = time.monotonic() if spoken else evaluated_s
+                self.write()
+
+    def _log_losses(self, sums: list[float], pace: float) -> None:
+        hidden, divergence, alike = sums
+        student = self.student
+        self.log.add(
+            "losses",
+            step=student.step,
+            seconds=student.seconds,
+            hidden=hidden,
+            divergence=divergence,
+            agreement=alike,
+            rate=student.recipe.rate_at(student.step - 1),
+        )
+        self.say(
+            f"step {student.step}, {student.seconds:.0f} s: hidden {hidden:.4f}, "
+            f"divergence {divergence:.4f}, tokens alike {100 * alike:.2f} %, "
+            f"{pace:.1f} s of audio a second"
+        )
+
+    def evaluate(self, *, spoken: bool) -> None:
+        """Hear what was held out and, if `spoken`, the evaluated list, with each blend."""
+        options, student = self.options, self.student
+        plans = options.judged or tuple(options.plans)
+        for keep in options.keep:
+            encoder = StreamingEncoder(student.blended(keep), dtype=options.recipe.dtype)
+            if self.held:
+                for plan, found in agreement(self.held, self.teacher, encoder, plans).items():
+                    self._log_agreement(plan, keep, found)
+            if spoken:
+                for plan in plans:
+                    self._log_words(encoder, plan, keep)
+
+    def _log_agreement(self, plan: Plan, keep: float, found: Any) -> None:
+        self.log.add(
+            "held out",
+            step=self.student.step,
+            seconds=self.student.seconds,
+            plan=str(plan),
+            keep=keep,
+            hidden=found.hidden,
+            divergence=found.divergence,
+            agreement=found.tokens,
+        )
+        self.say(
+            f"  held out, {plan}, {keep:g} kept: hidden {found.hidden:.4f}, "
+            f"divergence {found.divergence:.4f}, tokens alike {100 * found.tokens:.2f} %"
+        )
+
+    def _log_words(self, encoder: StreamingEncoder, plan: Plan, keep: float) -> None:
+        normalizer = load_normalizer("en")
+        assert normalizer is not None  # _read_said has looked
+        heard = texts(self.said, self.teacher, encoder, plan, self.text)
+        errors = errors_by_category(self.said, heard, normalizer)
+        counts = {name: [each.errors, each.words] for name, each in errors.items()}
+        self.log.add(
+            "words",
+            step=self.student.step,
+            seconds=self.student.seconds,
+            plan=str(plan),
+            keep=keep,
+            errors=counts,
+        )
+        told = ", ".join(f"{name} {each.percent}" for name, each in errors.items())
+        self.say(f"  {plan}, {keep:g} kept, word error rate in %: {told}")
+
+    def write(self) -> None:
+        """Write the weights, mixed with as much of the original ones as the first `keep` says."""
+        keep = self.options.keep[0]
+        notes = (
+            f"Encoder taught to hear in passes ({', '.join(map(str, self.options.plans))}): "
+            f"{self.student.step} steps, {self.student.seconds:.0f} s of audio, "
+            f"{keep:g} of the original weights mixed in."
+        )
+        model = self.student.model(keep)
+        write_weights(self.options.out / WEIGHTS, self.source, model, notes)

@@ -1,0 +1,167 @@
+"""Moonshine's encoder as it runs in passes, for many utterances and all their passes at once.
+
+In: audio of a batch, then a plan. Out: hidden states of all frames, as the streaming package's
+graphs give them pass by pass. The stem's two first convolutions are linear before the norm, so they
+run once for all plans, and for a teacher that hears the whole utterance. Runs on the caller's
+thread, on the device of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harkd_convert.checkpoint import STEM
+from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan
+from harkd_convert.moonshine import Encoder
+from harkd_convert.moonshine_layers import Rotation, rotation
+
+PRIOR_TAPS = 100
+PRIOR_VARIANCE = 0.0029
+"""The norm of a pass begins with so many taps of mean 0 and this variance: at first it has heard
+too little to know how loud the speech is."""
+TAPS_PER_FRAME, TAPS_BEYOND = 6, 7
+"""The frames 0 … e-1 hear the taps 0 … 6e + 6."""
+
+
+def frames_of(samples: int) -> int:
+    """Return how many frames there are in so many samples; 0 and up."""
+    for kernel, stride in STEM.values():
+        samples = (samples - kernel) // stride + 1
+    return max(samples, 0)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """What the stem makes of a batch before the norm."""
+
+    rows: Tensor
+    """float32, (batch, 2 · width, rows): the second convolution, without bias, of the first's taps
+    times the norm's weight"""
+    sums: Tensor
+    """float64, (batch, taps): of a tap's features, over this tap and all before"""
+    squares: Tensor
+    """float64, (batch, taps): likewise of their squares"""
+    taps: list[int]
+    """Of each utterance"""
+    frames: list[int]
+    """Of each utterance"""
+
+
+class StreamingEncoder:
+    """Runs an encoder's weights in passes.
+
+    Args:
+        encoder: The weights. Gradients flow into its layers and the third convolution, not into
+            what is before.
+        left: So many frames before a pass are seen.
+        dtype: Of the products in the layers.
+    """
+
+    def __init__(
+        self, encoder: Encoder, left: int = LEFT_FRAMES, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.encoder = encoder
+        self.left = left
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def stem(self, audio: Tensor, samples: Sequence[int]) -> Stem:
+        """Run what does not depend on a plan.
+
+        Args:
+            audio: float32, (batch, n), 16 kHz, -1…1.
+            samples: Of each utterance, `STEM_SAMPLES` at least; what comes after is not heard.
+        """
+        encoder, (kernel, stride) = self.encoder, STEM["conv1"]
+        taps = torch.tanh(encoder.conv1(audio[:, None, :]))  # (batch, width, taps)
+        weight = encoder.conv2.weight * encoder.groupnorm.weight[:, None]
+        return Stem(
+            functional.conv1d(taps, weight, stride=STEM["conv2"][1]),
+            taps.sum(1, dtype=torch.float64).cumsum(1),
+            taps.square().sum(1, dtype=torch.float64).cumsum(1),
+            [(each - kernel) // stride + 1 for each in samples],
+            [frames_of(each) for each in samples],
+        )
+
+    def at_once(self, stem: Stem) -> Tensor:
+        """Encode as the original does: one pass, and a norm of the whole utterance, no prior.
+
+        Returns:
+            float32, (batch, most frames, width); anything beyond an utterance's last frame.
+        """
+        heard = torch.tensor(stem.taps, device=stem.rows.device)[:, None]
+        return self._encode(stem, Plan(0), heard, prior=0)
+
+    def in_passes(self, stem: Stem, plan: Plan) -> Tensor:
+        """Encode as a streaming package does.
+
+        Returns:
+            float32, (batch, most frames, width); anything beyond an utterance's last frame.
+        """
+        return self._encode(stem, plan, None, prior=PRIOR_TAPS)
+
+    def _encode(self, stem: Stem, plan: Plan, taps: Tensor | None, prior: int) -> Tensor:
+        passes = Passes(stem.frames, plan, self.left, stem.rows.device)
+        if taps is None:
+            taps = TAPS_PER_FRAME * passes.ends + TAPS_BEYOND
+        scale, shift = self._norm(stem, taps, prior)
+        x = self._frames(stem.rows, scale, shift, passes)  # (batch, count · width, features)
+        turn = rotation(passes.positions, self.encoder.shape)
+        x, turn = x.to(self.dtype), (turn[0].to(self.dtype), turn[1].to(self.dtype))
+        for layer in self.encoder.layers:
+            x = self._layer(layer, x, turn, passes.mask)
+        places = passes.kept[..., None].expand(-1, -1, x.shape[-1])
+        out: Tensor = self.encoder.layer_norm(x.gather(1, places).float())
+        return out
+
+    def _layer(
+        self, layer: nn.Module, x: Tensor, turn: Rotation, mask: Tensor | None
+    ) -> Tensor:
+        if self.dtype is torch.float32:
+            out: Tensor = layer(x, turn, mask)
+            return out
+        weights = {name: each.to(self.dtype) for name, each in layer.named_parameters()}
+        out = torch.func.functional_call(layer, weights, (x, turn, mask))
+        return out
+
+    @torch.no_grad()
+    def _norm(self, stem: Stem, taps: Tensor, prior: int) -> tuple[Tensor, Tensor]:
+        """Return what the rows are multiplied with, and what is added, in each pass.
+
+        Args:
+            stem: Of the batch.
+            taps: int64, (batch, passes): so many are heard in a pass.
+            prior: So many taps of mean 0 and `PRIOR_VARIANCE` are heard before them.
+
+        Returns:
+            float32, (batch, passes, 1, 1) and (batch, passes, 2 · width, 1).
+        """
+        encoder = self.encoder
+        width = encoder.shape.width
+        last = (taps - 1).clamp(max=stem.sums.shape[1] - 1)
+        count = (taps + prior) * width
+        mean = stem.sums.gather(1, last) / count
+        squares = stem.squares.gather(1, last) + prior * width * PRIOR_VARIANCE
+        variance = squares / count - mean.square()
+        scale = (variance + encoder.shape.norm_epsilon).rsqrt()
+        offset = (-mean * scale).float()[..., None]  # (batch, passes, 1)
+        kernels = encoder.conv2.weight
+        lifted = (kernels * encoder.groupnorm.weight[:, None]).sum((1, 2))
+        based = (kernels * encoder.groupnorm.bias[:, None]).sum((1, 2)) + encoder.conv2.bias
+        return scale.float()[..., None, None], (offset * lifted + based)[..., None]
+
+    def _frames(self, rows: Tensor, scale: Tensor, shift: Tensor, passes: Passes) -> Tensor:
+        stride = STEM["conv3"][1]
+        window = stride * passes.width + 1
+        step = stride * passes.chunk
+        needed = step * (passes.count - 1) + window
+        rows = functional.pad(rows, (0, max(0, needed - rows.shape[2])))[..., :needed]
+        windows = rows.unfold(2, window, step).transpose(1, 2)  # (batch, passes, 2 width, window)
+        normed = functional.gelu(windows * scale + shift).flatten(0, 1)
+        x = functional.gelu(self.encoder.conv3(normed))  # (batch · passes, width, places)
+        return x.transpose(1, 2).reshape(rows.shape[0], passes.count * passes.width, -1)
