@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from harkd.bench_plot import require_plot
 from harkd.interruption import terminable
 from harkd_convert.cli_extra import extra
 
@@ -55,30 +56,77 @@ PATH = click.Path(path_type=Path)
     "--batch", "batch_s", type=click.FloatRange(1), default=32.0, show_default=True, help="Seconds."
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), default=3e-4, show_default=True,
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=3e-4,
+    show_default=True,
     help="AdamW's learning rate.",
 )
-@click.option("--warm", "warm_steps", type=click.IntRange(0), default=50, show_default=True,
-              help="Steps over which the rate rises.")
-@click.option("--decay", "decay_share", type=click.FloatRange(0, 1), default=0.5,
-              show_default=True, help="The part of the steps over which the rate falls.")
-@click.option("--pull", type=click.FloatRange(0), default=0.0, show_default=True,
-              help="How strongly the weights are drawn back to the original ones.")
-@click.option("--divergence", type=click.FloatRange(0), default=1.0, show_default=True,
-              help="The weight of the decoder's divergence in the loss.")
 @click.option(
-    "--keep", default="0", show_default=True, metavar="PARTS",
+    "--warm",
+    "warm_steps",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="Steps over which the rate rises.",
+)
+@click.option(
+    "--decay",
+    "decay_share",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="The part of the steps over which the rate falls.",
+)
+@click.option(
+    "--pull",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="How strongly the weights are drawn back to the original ones.",
+)
+@click.option(
+    "--divergence",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="The weight of the decoder's divergence in the loss.",
+)
+@click.option(
+    "--keep",
+    default="0",
+    show_default=True,
+    metavar="PARTS",
     help="So much of the original weights is mixed into what is evaluated; the first into what is "
     "written. Such as 0.4,0.2,0.",
 )
-@click.option("--speaker", default="", metavar="REGEX",
-              help="Finds the speaker in a file's name; speakers are held out as a whole.")
-@click.option("--balance", type=click.FloatRange(0, 1), default=0.5, show_default=True,
-              help="1: sources count by their seconds; 0: all alike.")
-@click.option("--evaluate-steps", type=click.IntRange(1), default=100, show_default=True,
-              help="Evaluate what is held out, and write, after so many steps.")
-@click.option("--evaluate-minutes", type=click.FloatRange(0), default=30.0, show_default=True,
-              help="Evaluate the list of --eval once so much has passed.")
+@click.option(
+    "--speaker",
+    default="",
+    metavar="REGEX",
+    help="Finds the speaker in a file's name; speakers are held out as a whole.",
+)
+@click.option(
+    "--balance",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="1: sources count by their seconds; 0: all alike.",
+)
+@click.option(
+    "--evaluate-steps",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Evaluate what is held out, and write, after so many steps.",
+)
+@click.option(
+    "--evaluate-minutes",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Evaluate the list of --eval once so much has passed.",
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--bf16", "halved", is_flag=True, help="Products in 16 bits: faster with AMX.")
 @click.option("--threads", type=click.IntRange(1), help="As many as there are cores, if not given.")
@@ -116,12 +164,16 @@ def distil(
     The encoder learns from itself: its hidden states, and the decoder's distributions, for whole
     utterances.
     """
+    parts = _parts(keep)
+    if plot:
+        require_plot(plot)
     with terminable(), extra():
         import torch
 
         from harkd_convert.distil.learning import Recipe
+        from harkd_convert.distil.options import Options
         from harkd_convert.distil.passes import parse_weighted
-        from harkd_convert.distil.run import Options, Run
+        from harkd_convert.distil.run import Run
 
         if threads:
             torch.set_num_threads(threads)
@@ -142,7 +194,18 @@ def distil(
             balance=balance,
             evaluate_steps=evaluate_steps,
             evaluate_minutes=evaluate_minutes,
-            keep=tuple(float(part) for part in keep.split(",")),
+            keep=parts,
             resume=resume,
+            plot=plot,
         )
         Run(options, click.echo).go()
+
+
+def _parts(text: str) -> tuple[float, ...]:
+    try:
+        parts = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        parts = (2.0,)
+    if not all(0 <= part <= 1 for part in parts):
+        raise click.BadParameter("give parts from 0 to 1, such as 0.4,0", param_hint="--keep")
+    return parts

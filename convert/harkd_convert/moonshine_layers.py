@@ -81,13 +81,20 @@ class Attention(nn.Module):
         Returns:
             float32, (batch, n, width).
         """
-        queries = self._heads(self.q_proj(x))
-        queries = queries if turn is None else rotated(queries, turn)
         keys, values = keys_values
         seen = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=causal
+            self.queries(x, turn), keys, values, attn_mask=mask, is_causal=causal
         )
-        out: Tensor = self.o_proj(seen.transpose(1, 2).reshape(x.shape))  # (batch, n, width)
+        return self.output(seen)
+
+    def queries(self, x: Tensor, turn: Rotation | None = None) -> Tensor:
+        """Return what `x` (batch, n, width) looks for: (batch, heads, n, head width)."""
+        queries = self._heads(self.q_proj(x))
+        return queries if turn is None else rotated(queries, turn)
+
+    def output(self, seen: Tensor) -> Tensor:
+        """Return (batch, n, width) of what each head saw, (batch, heads, n, head width)."""
+        out: Tensor = self.o_proj(seen.transpose(1, 2).flatten(2))
         return out
 
     def _heads(self, x: Tensor) -> Tensor:

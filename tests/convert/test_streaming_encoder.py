@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from small_moonshine import random_source
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from harkd_convert.distil.streaming_encoder import (
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Encoder, Moonshine
 from harkd_convert.moonshine_layers import EncoderLayer, rotation
+from small_moonshine import random_source
 
 SHAPE = Shape(48, 3, 2, 1, 64, 64, 29, 8)
 FRAME_SAMPLES, WINDOW = 384, 895

@@ -157,4 +157,13 @@ def floats(samples: Int16) -> NDArray[np.float32]:
     return samples.astype(np.float32) / np.float32(32768)
 
 
-__all__ = ["RATE_HZ", "Clip", "Int16", "floats", "groups_of", "hold_out", "read_corpus", "seconds_of"]
+__all__ = [
+    "RATE_HZ",
+    "Clip",
+    "Int16",
+    "floats",
+    "groups_of",
+    "hold_out",
+    "read_corpus",
+    "seconds_of",
+]

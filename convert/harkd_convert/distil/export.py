@@ -59,7 +59,9 @@ def _config(shape: Shape) -> dict[str, Any]:
         )
     partial = PARTIAL_ROTARY
     if int(shape.head_width * partial) != shape.rotary_dims:
-        partial = (shape.rotary_dims + 0.5) / shape.head_width  # readers cut off what is after the point
+        partial = (
+            shape.rotary_dims + 0.5
+        ) / shape.head_width  # readers cut off what is after the point
     return FIXED | {
         "architectures": ["MoonshineForConditionalGeneration"],
         "model_type": "moonshine",

@@ -28,7 +28,7 @@ MILD_DB = 12.0
 """Of noise softer than this against the speech, the teacher hears nothing."""
 GAIN_DB = (-20.0, 6.0)
 BEFORE_S, AFTER_S, BETWEEN_S = (0.0, 0.6), (0.0, 0.9), (0.1, 0.8)
-"""Silence: a segment begins 0.3 s before speech is noticed, and ends with the endpoint's silence."""
+"""Silence: a segment begins 0.3 s before speech is noticed, and ends with the endpoint's."""
 HISS_DB = (-80.0, -45.0)
 
 

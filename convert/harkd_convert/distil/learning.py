@@ -23,7 +23,7 @@ from harkd_convert.moonshine import Encoder, Moonshine
 
 BETAS = (0.9, 0.98)
 CLIP = 1.0
-AVERAGED = 0.995
+AVERAGED = 0.99
 """Of the averaged weights stays at a step; less at first."""
 LEARNED = ("layers.", "layer_norm.")
 """The encoder's parts that learn: not the stem."""

@@ -1,4 +1,4 @@
-"""What is learned: to give the hidden states, and so the words, of a teacher that hears all at once.
+"""What is learned: the hidden states, and so the words, of a teacher that hears all at once.
 
 In: a batch. Out: losses, and what agrees. Runs on the caller's thread.
 """

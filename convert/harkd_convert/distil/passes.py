@@ -22,6 +22,8 @@ FULL = "full"
 FRAME_MS = 24
 LEFT_FRAMES = 333
 """So many frames before a pass are seen: 8 s."""
+BLOCK_PLACES = 256
+"""Attention is computed for so many places at a time, with what they may see and little more."""
 _MEND = "a plan is CHUNK:LOOK_AHEAD in frames of 24 ms, such as 16:16, or full"
 
 
@@ -79,6 +81,20 @@ def parse_weighted(text: str) -> dict[Plan, float]:
     return plans
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some passes whose attention is computed together."""
+
+    first: int
+    """The first pass"""
+    end: int
+    """The pass after the last"""
+    oldest: int
+    """The first of the passes before that are seen: their chunks, up to `first`"""
+    mask: Tensor | None
+    """bool, (batch, 1, places, chunks' frames + places): who sees whom; None: all see all"""
+
+
 class Passes:
     """The passes of a batch of utterances under a plan.
 
@@ -118,23 +134,37 @@ class Passes:
         """int64, (count · width,): the frame of each place"""
         self.valid, self.main = valid.flatten(1), main.flatten(1)
         """bool, (batch, count · width): there is such a frame; it is kept"""
-        self.mask = self._mask(number.repeat_interleave(self.width), left)
-        """bool, (batch, 1, count · width, count · width): who sees whom; None: all see all"""
+        self.blocks = [
+            self._block(first, min(first + self._per_block, self.count), left)
+            for first in range(0, self.count, self._per_block)
+        ]
+        """All passes in order, some at a time"""
         self.kept = self._kept(total, regular, most)
         """int64, (batch, most frames): the place where each frame is kept; 0 beyond the last"""
         self.heard = torch.arange(most, device=device) < total[:, None]
         """bool, (batch, most frames): the utterance has this frame"""
 
-    def _mask(self, number: Tensor, left: int) -> Tensor | None:
-        if self.count == 1 and bool(self.valid.all()):
-            return None
-        same = number[:, None] == number
-        first = (number * self.chunk)[:, None]
-        past = (number[:, None] > number) & (self.positions >= first - left)
-        seen = (same & self.valid[:, None, :]) | (past & self.main[:, None, :])
+    @property
+    def _per_block(self) -> int:
+        return max(1, BLOCK_PLACES // self.width)
+
+    def _block(self, first: int, end: int, left: int) -> Block:
+        oldest = max(0, first - -(-left // self.chunk))
+        frames = torch.arange(oldest * self.chunk, first * self.chunk, device=self.ends.device)
+        own = slice(first * self.width, end * self.width)
+        valid, positions = self.valid[:, None, own], self.positions[own]
+        if self.count == 1 and bool(valid.all()):
+            return Block(first, end, oldest, None)
+        number = torch.arange(first, end, device=frames.device).repeat_interleave(self.width)
+        begin = (number * self.chunk - left)[:, None]  # of what a place sees
+        before = number[:, None] > number
+        inside = ((number[:, None] == number) & valid) | (
+            before & (positions >= begin) & self.main[:, None, own]
+        )
         # A place without a frame sees itself: nothing to look at would be no number.
-        seen = seen | torch.eye(len(number), dtype=torch.bool, device=number.device)
-        return seen[:, None]
+        inside = inside | torch.eye(len(number), dtype=torch.bool, device=frames.device)
+        past = (frames >= begin).expand(len(inside), -1, -1)
+        return Block(first, end, oldest, torch.cat((past, inside), 2)[:, None])
 
     def _kept(self, total: Tensor, regular: Tensor, most: int) -> Tensor:
         frame = torch.arange(most, device=total.device)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
 
 from harkd.bench_words import MISSING, load_normalizer
 from harkd.speech_list import read_list
 from harkd_convert.distil.batches import Batches
-from harkd_convert.distil.corpus import Clip, hold_out, read_corpus, seconds_of
-from harkd_convert.distil.evaluation import Said, agreement, errors_by_category, some, texts
+from harkd_convert.distil.corpus import hold_out, read_corpus, seconds_of
+from harkd_convert.distil.evaluation import (
+    Agreement,
+    Said,
+    agreement,
+    errors_by_category,
+    some,
+    texts,
+)
 from harkd_convert.distil.export import write_weights
 from harkd_convert.distil.hearing import read_surroundings
-from harkd_convert.distil.learning import Recipe, Student
+from harkd_convert.distil.learning import Student
 from harkd_convert.distil.objective import Teacher
+from harkd_convert.distil.options import Options
 from harkd_convert.distil.passes import Plan
+from harkd_convert.distil.plot import draw
+from harkd_convert.distil.run_log import HELD, LOSSES, WORDS, RunLog, read_log
 from harkd_convert.distil.streaming_encoder import StreamingEncoder
 from harkd_convert.distil.teacher_text import TeacherTexts
-from harkd_convert.distil.run_log import RunLog
 from harkd_convert.distil.token_text import TokenText
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Moonshine
@@ -38,59 +42,6 @@ MOST_HELD_S = 160.0
 """Of what is held out, so much is heard at each evaluation."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run is made of."""
-
-    source: Path
-    """The model"""
-    corpora: tuple[Path, ...]
-    """Lists and folders of recordings to train on"""
-    out: Path
-    """Where everything is written"""
-    plans: dict[Plan, float]
-    """What is trained, and how often relative to the others"""
-    recipe: Recipe
-    """How it is trained"""
-    noises: tuple[Path, ...] = ()
-    """Lists of noises"""
-    rooms: tuple[Path, ...] = ()
-    """Lists of impulse responses"""
-    evaluated: Path | None = None
-    """A list of recordings with what is said in them"""
-    judged: tuple[Plan, ...] = ()
-    """The plans that are evaluated; none: those that are trained"""
-    speaker: str = ""
-    """A regular expression that finds the speaker in a file's name"""
-    batch_s: float = 32.0
-    """Seconds in a batch"""
-    seed: int = 1
-    """Of everything that is drawn"""
-    balance: float = 0.5
-    """How much long sources count; see `Batches`"""
-    evaluate_steps: int = 100
-    """The held-out recordings are heard after so many steps"""
-    evaluate_minutes: float = 30.0
-    """The evaluated list is heard once so long has passed, at the next such step"""
-    keep: tuple[float, ...] = (0.0,)
-    """So much of the original weights is mixed in, in what is evaluated and, of the first, written"""
-    resume: bool = False
-    """Go on with the checkpoint in `out`"""
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Return what has to be the same for a resumed run to be the same run."""
-        return {
-            "plans": {str(plan): weight for plan, weight in self.plans.items()},
-            "corpora": [str(each) for each in self.corpora],
-            "noises": [str(each) for each in self.noises],
-            "rooms": [str(each) for each in self.rooms],
-            "batch_s": self.batch_s,
-            "seed": self.seed,
-            "balance": self.balance,
-        }
 
 
 class Run:
@@ -160,8 +111,9 @@ class Run:
     def go(self) -> None:
         """Train to the last step, evaluating on the way; write the weights."""
         student, options = self.student, self.options
-        if student.step == 0:
+        if student.step == 0 or student.step == options.recipe.steps:
             self.evaluate(spoken=bool(self.said))
+            self.write()
         evaluated_s = begin_s = time.monotonic()
         heard_s = 0.0
         sums = [0.0, 0.0, 0.0]
@@ -188,7 +140,7 @@ class Run:
         hidden, divergence, alike = sums
         student = self.student
         self.log.add(
-            "losses",
+            LOSSES,
             step=student.step,
             seconds=student.seconds,
             hidden=hidden,
@@ -215,9 +167,9 @@ class Run:
                 for plan in plans:
                     self._log_words(encoder, plan, keep)
 
-    def _log_agreement(self, plan: Plan, keep: float, found: Any) -> None:
+    def _log_agreement(self, plan: Plan, keep: float, found: Agreement) -> None:
         self.log.add(
-            "held out",
+            HELD,
             step=self.student.step,
             seconds=self.student.seconds,
             plan=str(plan),
@@ -233,12 +185,13 @@ class Run:
 
     def _log_words(self, encoder: StreamingEncoder, plan: Plan, keep: float) -> None:
         normalizer = load_normalizer("en")
-        assert normalizer is not None  # _read_said has looked
+        if normalizer is None:
+            return
         heard = texts(self.said, self.teacher, encoder, plan, self.text)
         errors = errors_by_category(self.said, heard, normalizer)
         counts = {name: [each.errors, each.words] for name, each in errors.items()}
         self.log.add(
-            "words",
+            WORDS,
             step=self.student.step,
             seconds=self.student.seconds,
             plan=str(plan),
@@ -258,3 +211,5 @@ class Run:
         )
         model = self.student.model(keep)
         write_weights(self.options.out / WEIGHTS, self.source, model, notes)
+        if self.options.plot:
+            draw(read_log(self.log.path), self.options.plot)

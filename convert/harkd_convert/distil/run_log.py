@@ -11,6 +11,10 @@ from typing import Any
 
 from harkd.errors import ModelDamagedError
 
+LOSSES, HELD, WORDS = "losses", "held out", "words"
+"""Kinds of lines: of some steps of training; of a plan, on what was held out; of a plan, on the
+evaluated list. All have `step` and `seconds`."""
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log; none where there is no log.

@@ -8,8 +8,9 @@ thread, on the device of the weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from torch.nn import functional
 from harkd_convert.checkpoint import STEM
 from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan
 from harkd_convert.moonshine import Encoder
-from harkd_convert.moonshine_layers import Rotation, rotation
+from harkd_convert.moonshine_layers import EncoderLayer, Rotation, rotation
 
 PRIOR_TAPS = 100
 PRIOR_VARIANCE = 0.0029
@@ -52,6 +53,40 @@ class Stem:
     """Of each utterance"""
 
 
+class PassLayer(nn.Module):
+    """An encoder's layer whose frames see what their passes let them see.
+
+    Args:
+        layer: Its weights; they stay where they are.
+    """
+
+    def __init__(self, layer: EncoderLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, turn: Rotation, passes: Passes) -> Tensor:
+        """Map (batch, places, width) to the same."""
+        layer, attention = self.layer, self.layer.self_attn
+        y = layer.input_layernorm(x)
+        keys, values = attention.keys_values(y, turn)
+        sizes = [(each.end - each.first) * passes.width for each in passes.blocks]
+        parts = (each.split(sizes, 2) for each in (attention.queries(y, turn), keys, values))
+        chunks = [
+            each.unflatten(2, (passes.count, passes.width))[:, :, :, : passes.chunk]
+            for each in (keys, values)
+        ]
+        seen = []
+        for block, queries, *own in zip(passes.blocks, *parts, strict=True):
+            past = (each[:, :, block.oldest : block.first].flatten(2, 3) for each in chunks)
+            visible = (torch.cat(both, 2) for both in zip(past, own, strict=True))
+            seen.append(
+                functional.scaled_dot_product_attention(queries, *visible, attn_mask=block.mask)
+            )
+        x = x + attention.output(torch.cat(seen, 2))
+        out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
+        return out
+
+
 class StreamingEncoder:
     """Runs an encoder's weights in passes.
 
@@ -68,6 +103,8 @@ class StreamingEncoder:
         self.encoder = encoder
         self.left = left
         self.dtype = dtype
+        layers = cast("Iterable[EncoderLayer]", encoder.layers)
+        self._layers = [PassLayer(each) for each in layers]
 
     @torch.no_grad()
     def stem(self, audio: Tensor, samples: Sequence[int]) -> Stem:
@@ -113,20 +150,19 @@ class StreamingEncoder:
         x = self._frames(stem.rows, scale, shift, passes)  # (batch, count · width, features)
         turn = rotation(passes.positions, self.encoder.shape)
         x, turn = x.to(self.dtype), (turn[0].to(self.dtype), turn[1].to(self.dtype))
-        for layer in self.encoder.layers:
-            x = self._layer(layer, x, turn, passes.mask)
+        for layer in self._layers:
+            x = self._run(layer, x, turn, passes)
         places = passes.kept[..., None].expand(-1, -1, x.shape[-1])
         out: Tensor = self.encoder.layer_norm(x.gather(1, places).float())
         return out
 
-    def _layer(
-        self, layer: nn.Module, x: Tensor, turn: Rotation, mask: Tensor | None
-    ) -> Tensor:
+    def _run(self, layer: PassLayer, x: Tensor, turn: Rotation, passes: Passes) -> Tensor:
+        out: Tensor
         if self.dtype is torch.float32:
-            out: Tensor = layer(x, turn, mask)
+            out = layer(x, turn, passes)
             return out
         weights = {name: each.to(self.dtype) for name, each in layer.named_parameters()}
-        out = torch.func.functional_call(layer, weights, (x, turn, mask))
+        out = torch.func.functional_call(layer, weights, (x, turn, passes))
         return out
 
     @torch.no_grad()

@@ -117,12 +117,12 @@ def main() -> None:
     parser.add_argument("--shares", default="joe=1,kokoro=1,flite=1")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    known: dict[str, Callable[[], Voice]] = {
-        "joe": Joe, "kokoro": Kokoro, "flite": lambda: flite
-    }
+    known: dict[str, Callable[[], Voice]] = {"joe": Joe, "kokoro": Kokoro, "flite": lambda: flite}
     shares = {name: float(part) for name, part in (w.split("=") for w in options.shares.split(","))}
     voices = {name: known[name]() for name in shares}
-    never = {plain(each.text or "") for each in read_list(options.never)} if options.never else set()
+    never = (
+        {plain(each.text or "") for each in read_list(options.never)} if options.never else set()
+    )
     graph = load_files([options.templates]).graph
     templates = [phrase for phrase, count in graph.counts() if count]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def main() -> None:
     done = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
     with listed.open("a", encoding="utf-8") as file:
         for number in range(len(done), options.count):
-            chance = random.Random(f"{options.seed} {number}")
+            chance = random.Random(f"{options.seed} {number}")  # noqa: S311
             while plain(text := graph.sample(chance, chance.choice(templates)).phrase) in never:
                 pass
             name = chance.choices(list(shares), list(shares.values()))[0]
