@@ -86,8 +86,7 @@ def texts(
     for batch in by_length([each.clip for each in said], BATCH_S):
         plain = plain_batch(batch, plan)
         stem = teacher.stem(plain.student, plain)
-        at_once = student is None
-        hidden = teacher.encoder.at_once(stem) if at_once else student.in_passes(stem, plan)
+        hidden = student.in_passes(stem, plan) if student else teacher.encoder.at_once(stem)
         mask = Passes(stem.frames, Plan(0), device=hidden.device).heard
         for clip, tokens in zip(batch, greedy(teacher.model.decoder, hidden, mask), strict=True):
             heard[places[id(clip)]] = text_of(tokens)

@@ -118,4 +118,4 @@ def _with_noise(sound: Float32, noise: Float32, ratio_db: float) -> Float32:
     noise = np.resize(noise, len(sound))
     energy = float(np.mean(noise**2))
     loudness = np.sqrt(np.mean(sound**2) / (energy + 1e-12)) * 10 ** (-ratio_db / 20)
-    return (sound + noise * loudness).astype(np.float32)
+    return np.asarray(sound + noise * loudness, np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Student:
         losses = self.teacher.losses(taught, self.running.in_passes(stem, batch.plan))
         loss: Tensor = losses.hidden + self.recipe.divergence * losses.divergence
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, CLIP)
         rate = self.recipe.rate_at(self.step)
         if torch.isfinite(norm):
@@ -181,7 +182,14 @@ class Student:
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
             raise ModelDamagedError(
                 f"{path} is no checkpoint of a distillation ({error})", "begin anew elsewhere"
             ) from error

@@ -70,21 +70,30 @@ class PassLayer(nn.Module):
         y = layer.input_layernorm(x)
         keys, values = attention.keys_values(y, turn)
         sizes = [(each.end - each.first) * passes.width for each in passes.blocks]
-        parts = (each.split(sizes, 2) for each in (attention.queries(y, turn), keys, values))
-        chunks = [
-            each.unflatten(2, (passes.count, passes.width))[:, :, :, : passes.chunk]
-            for each in (keys, values)
-        ]
+        queries = torch.split(attention.queries(y, turn), sizes, 2)
+        own = [torch.split(each, sizes, 2) for each in (keys, values)]
+        chunks = [_chunks(each, passes) for each in (keys, values)]
         seen = []
-        for block, queries, *own in zip(passes.blocks, *parts, strict=True):
-            past = (each[:, :, block.oldest : block.first].flatten(2, 3) for each in chunks)
-            visible = (torch.cat(both, 2) for both in zip(past, own, strict=True))
+        for number, block in enumerate(passes.blocks):
+            visible = [
+                torch.cat((kept[:, :, block.oldest : block.first].flatten(2, 3), new[number]), 2)
+                for kept, new in zip(chunks, own, strict=True)
+            ]
             seen.append(
-                functional.scaled_dot_product_attention(queries, *visible, attn_mask=block.mask)
+                functional.scaled_dot_product_attention(
+                    queries[number], visible[0], visible[1], attn_mask=block.mask
+                )
             )
         x = x + attention.output(torch.cat(seen, 2))
         out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
         return out
+
+
+def _chunks(x: Tensor, passes: Passes) -> Tensor:
+    """Return what passes keep, (batch, heads, passes, chunk, …), of (batch, heads, places, …)."""
+    batch, heads, _, width = x.shape
+    by_pass = x.view(batch, heads, passes.count, passes.width, width)
+    return by_pass[:, :, :, : passes.chunk]
 
 
 class StreamingEncoder:
@@ -186,9 +195,9 @@ class StreamingEncoder:
         variance = squares / count - mean.square()
         scale = (variance + encoder.shape.norm_epsilon).rsqrt()
         offset = (-mean * scale).float()[..., None]  # (batch, passes, 1)
-        kernels = encoder.conv2.weight
+        kernels, bias = encoder.conv2.weight, encoder.get_parameter("conv2.bias")
         lifted = (kernels * encoder.groupnorm.weight[:, None]).sum((1, 2))
-        based = (kernels * encoder.groupnorm.bias[:, None]).sum((1, 2)) + encoder.conv2.bias
+        based = (kernels * encoder.groupnorm.bias[:, None]).sum((1, 2)) + bias
         return scale.float()[..., None, None], (offset * lifted + based)[..., None]
 
     def _frames(self, rows: Tensor, scale: Tensor, shift: Tensor, passes: Passes) -> Tensor:
