@@ -129,6 +129,9 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--bf16", "halved", is_flag=True, help="Products in 16 bits: faster with AMX.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="What PyTorch computes on, such as cuda."
+)
 @click.option("--threads", type=click.IntRange(1), help="As many as there are cores, if not given.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option("--plot", metavar="FILE", type=PATH, help="Draw the curves, as .svg or .png.")
@@ -155,6 +158,7 @@ def distil(
     evaluate_minutes: float,
     seed: int,
     halved: bool,
+    device: str,
     threads: int | None,
     resume: bool,
     plot: Path | None,
@@ -196,6 +200,7 @@ def distil(
             evaluate_minutes=evaluate_minutes,
             keep=parts,
             resume=resume,
+            device=device,
             plot=plot,
         )
         Run(options, click.echo).go()

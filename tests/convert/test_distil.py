@@ -287,6 +287,7 @@ def test_recordings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         (["--keep", "2"], "--keep"),
         (["--keep", "some"], "--keep"),
         (["--plot", "curve.txt"], "curve.txt"),
+        (["--device", "abacus"], 'cannot compute on "abacus"'),
         (["--resume"], "has no last.pt"),
     ],
 )

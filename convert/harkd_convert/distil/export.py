@@ -41,7 +41,7 @@ def write_weights(target: Path, source: Source, model: Moonshine, notes: str) ->
     staged.mkdir(parents=True)
     (staged / CONFIG).write_text(json.dumps(_config(source.shape), indent=2), encoding="utf-8")
     (staged / TOKENIZER_JSON).write_text(_tokenizer(source.tokenizer), encoding="utf-8")
-    state = {f"model.{name}": each.contiguous() for name, each in model.state_dict().items()}
+    state = {f"model.{name}": each.cpu().contiguous() for name, each in model.state_dict().items()}
     save_file(state, staged / WEIGHTS, metadata={"format": "pt"})
     (staged / "README.md").write_text(_card(source, notes), encoding="utf-8")
     if source.licence_text:

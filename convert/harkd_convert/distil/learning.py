@@ -92,10 +92,9 @@ class Student:
 
     def learn(self, batch: Batch) -> Losses:
         """Take one step."""
-        device = self._weights[0].device
-        stem = self.teacher.stem(batch.teacher.to(device), batch)
+        stem = self.teacher.stem(batch.teacher, batch)
         taught = self.teacher.teach(batch, stem)
-        stem = self.teacher.stem(batch.student.to(device), batch)
+        stem = self.teacher.stem(batch.student, batch)
         losses = self.teacher.losses(taught, self.running.in_passes(stem, batch.plan))
         loss: Tensor = losses.hidden + self.recipe.divergence * losses.divergence
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,7 +171,7 @@ class Student:
             ConvertError: It is of other weights.
         """
         try:
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
             before, now = saved["about"], about | {"recipe": asdict(self.recipe)}
             if before["source"] != now["source"]:
                 raise ConvertError(

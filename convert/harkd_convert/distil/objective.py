@@ -64,10 +64,12 @@ class Teacher:
     def __init__(self, model: Moonshine, dtype: torch.dtype = torch.float32) -> None:
         self.model = model.requires_grad_(False)
         self.encoder = StreamingEncoder(model.encoder, dtype=dtype)
+        self.device = next(model.parameters()).device
+        """Where everything is computed"""
 
     def stem(self, audio: Tensor, batch: Batch) -> Stem:
         """Run the stem, which the student shares."""
-        return self.encoder.stem(audio, batch.samples)
+        return self.encoder.stem(audio.to(self.device), batch.samples)
 
     @torch.no_grad()
     def teach(self, batch: Batch, stem: Stem) -> Taught:

@@ -49,6 +49,8 @@ class Options:
     is written"""
     resume: bool = False
     """Go on with the checkpoint in `out`"""
+    device: str = "cpu"
+    """What PyTorch computes on"""
     plot: Path | None = None
     """The picture of the curves"""
 

@@ -64,13 +64,15 @@ class Run:
             raise ConvertError(f"{out} holds a run already", "add --resume, or name another --out")
         if options.resume and not checkpoint.is_file():
             raise ConvertError(f"{out} has no {CHECKPOINT}", "begin without --resume")
+        device = device_of(options.device)
         self.source = open_source(options.source)
         self.train, held = hold_out(read_corpus(options.corpora, options.speaker))
         around = read_surroundings(options.noises, options.rooms)
         self.said = self._read_said()
         out.mkdir(parents=True, exist_ok=True)
         self.text = TokenText(self.source.tokenizer)
-        self.teacher = Teacher(Moonshine.from_source(self.source), options.recipe.dtype)
+        model = Moonshine.from_source(self.source).to(device)
+        self.teacher = Teacher(model, options.recipe.dtype)
         self.student = Student(self.teacher, options.recipe)
         known = TeacherTexts(self.teacher, out / TEXTS)
         self.held = some(held, MOST_HELD_S)
@@ -111,7 +113,7 @@ class Run:
     def go(self) -> None:
         """Train to the last step, evaluating on the way; write the weights."""
         student, options = self.student, self.options
-        if student.step == 0 or student.step == options.recipe.steps:
+        if student.step == 0 or student.step >= options.recipe.steps:
             self.evaluate(spoken=bool(self.said))
             self.write()
         evaluated_s = begin_s = time.monotonic()
@@ -213,3 +215,16 @@ class Run:
         write_weights(self.options.out / WEIGHTS, self.source, model, notes)
         if self.options.plot:
             draw(read_log(self.log.path), self.options.plot)
+
+
+def device_of(name: str) -> torch.device:
+    """Return a device of PyTorch's by its name; raises ConvertError where there is none."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        reason = str(error).splitlines()[0]
+        raise ConvertError(
+            f'PyTorch cannot compute on "{name}" ({reason})', "name cpu, or cuda on an NVIDIA GPU"
+        ) from error
+    return device

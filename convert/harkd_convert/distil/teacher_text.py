@@ -50,9 +50,8 @@ class TeacherTexts:
     def _ask(self, batch: list[Clip]) -> None:
         teacher = self.teacher
         plain = plain_batch(batch, Plan(0))
-        device = next(teacher.model.parameters()).device
-        stem = teacher.stem(plain.student.to(device), plain)
-        heard = Passes(stem.frames, Plan(0), device=device).heard
+        stem = teacher.stem(plain.student, plain)
+        heard = Passes(stem.frames, Plan(0), device=teacher.device).heard
         texts = greedy(teacher.model.decoder, teacher.encoder.at_once(stem), heard)
         with self.kept.open("a", encoding="utf-8") as file:
             for clip, tokens, frames in zip(batch, texts, stem.frames, strict=True):
