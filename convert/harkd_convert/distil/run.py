@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
+
 from harkd.bench_words import MISSING, load_normalizer
 from harkd.speech_list import read_list
 from harkd_convert.distil.batches import Batches
