@@ -43,6 +43,7 @@ def write_weights(target: Path, source: Source, model: Moonshine, notes: str) ->
     (staged / TOKENIZER_JSON).write_text(_tokenizer(source.tokenizer), encoding="utf-8")
     state = {f"model.{name}": each.cpu().contiguous() for name, each in model.state_dict().items()}
     save_file(state, staged / WEIGHTS, metadata={"format": "pt"})
+    (staged / WEIGHTS).chmod(0o644)  # safetensors makes it for its owner alone
     (staged / "README.md").write_text(_card(source, notes), encoding="utf-8")
     if source.licence_text:
         (staged / "LICENSE").write_text(source.licence_text, encoding="utf-8")
