@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,31 @@ def test_what_was_written_is_a_model_that_can_be_converted(options: Options) -> 
 
 
 def test_word_errors_are_counted_by_category(options: Options, lists: Path) -> None:
-    made = run(replace(options, evaluated=lists / "train.tsv", recipe=replace(RECIPE, steps=0)))
+    corpora = (lists / "read",)
+    copied = options.out.with_name("elsewhere")
+    shutil.copytree(lists, copied)
+    recipe = replace(RECIPE, steps=0)
+    made = run(replace(options, corpora=corpora, evaluated=copied / "train.tsv", recipe=recipe))
     (words, *_) = [each for each in read_log(made.log.path) if each["kind"] == "words"]
     assert words["errors"].keys() == {"read", "words", "all"}
     assert [words["errors"][name][1] for name in ("read", "words", "all")] == [12, 12, 24]
+
+
+def test_what_is_evaluated_is_never_trained_on(options: Options, lists: Path) -> None:
+    with pytest.raises(ConvertError, match=r"24 recordings of .* would be trained on"):
+        Run(replace(options, evaluated=lists / "train.tsv"), lambda _: None)
+
+
+def test_recordings_may_all_be_too_long(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harkd_convert.distil.batches.LONGEST_S", 0.1)
+    with pytest.raises(ConvertError, match="no recordings shorter than"):
+        Run(options, lambda _: None)
+
+
+def test_curves_are_drawn(options: Options) -> None:
+    picture = options.out.with_suffix(".svg")
+    run(replace(options, plot=picture, recipe=replace(RECIPE, steps=4)))
+    assert "held out" in picture.read_text()
 
 
 # ----------------------------------------------------------------------------- what is heard

@@ -16,6 +16,7 @@ from harkd.audio import RATE_HZ
 from harkd_convert.distil.corpus import Clip, floats, groups_of, seconds_of
 from harkd_convert.distil.hearing import Surroundings, hear
 from harkd_convert.distil.passes import Plan
+from harkd_convert.errors import ConvertError
 
 DRAWN = 64
 """Utterances are drawn, of which one and those of about its length become the batch."""
@@ -58,6 +59,9 @@ class Batches:
         balance: A group's share is its seconds to this power: 1 takes all recordings equally
             often, 0 all groups.
         ask: Gives clips their tokens.
+
+    Raises:
+        ConvertError: All clips are too long.
     """
 
     def __init__(
@@ -72,6 +76,11 @@ class Batches:
     ) -> None:
         self.around, self.batch_s, self.seed, self.ask = around, batch_s, seed, ask
         short = [each for each in clips if each.seconds < LONGEST_S]
+        if not short:
+            raise ConvertError(
+                f"there are no recordings shorter than {LONGEST_S:g} s to train on",
+                "cut them between sentences",
+            )
         self.groups = list(groups_of(short).values())
         shares = np.array([_share(each, balance) for each in self.groups])
         self.shares = shares / shares.sum()

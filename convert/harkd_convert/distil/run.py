@@ -7,14 +7,14 @@ caller's thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from harkd.bench_words import MISSING, load_normalizer
 from harkd.speech_list import read_list
 from harkd_convert.distil.batches import Batches
-from harkd_convert.distil.corpus import hold_out, read_corpus, seconds_of
+from harkd_convert.distil.corpus import Clip, hold_out, read_corpus, seconds_of
 from harkd_convert.distil.evaluation import (
     Agreement,
     Said,
@@ -68,9 +68,10 @@ class Run:
             raise ConvertError(f"{out} has no {CHECKPOINT}", "begin without --resume")
         device = device_of(options.device)
         self.source = open_source(options.source)
-        self.train, held = hold_out(read_corpus(options.corpora, options.speaker))
+        read = read_corpus(options.corpora, options.speaker)
+        self.train, held = hold_out(read)
         around = read_surroundings(options.noises, options.rooms)
-        self.said = self._read_said()
+        self.said = self._read_said(read)
         out.mkdir(parents=True, exist_ok=True)
         self.text = TokenText(self.source.tokenizer)
         model = Moonshine.from_source(self.source).to(device)
@@ -100,7 +101,7 @@ class Run:
         )
         known.add(self.held)
 
-    def _read_said(self) -> list[Said]:
+    def _read_said(self, trained: Sequence[Clip]) -> list[Said]:
         listed = self.options.evaluated
         if listed is None:
             return []
@@ -110,6 +111,12 @@ class Run:
         said = [Said(clip, each.category, each.text) for clip, each in pairs if each.text]
         if not said:
             raise ConvertError(f"{listed} does not say what is said", "give texts in column 4")
+        known = {each.path.resolve() for each in trained}
+        if both := [each.clip.path for each in said if each.clip.path.resolve() in known]:
+            raise ConvertError(
+                f"{len(both)} recordings of {listed} would be trained on, such as {both[0]}",
+                "take them out of one of the lists",
+            )
         return said
 
     def go(self) -> None:
