@@ -18,12 +18,14 @@ from harkd.errors import HarkdError, ModelDamagedError
 from harkd_convert.checkpoint import Shape
 from harkd_convert.cli import cli
 from harkd_convert.distil.corpus import hold_out, read_corpus
+from harkd_convert.distil.decoding import greedy, greedy_from
 from harkd_convert.distil.learning import Recipe
 from harkd_convert.distil.options import Options
 from harkd_convert.distil.passes import Plan
 from harkd_convert.distil.run import CHECKPOINT, LOG, WEIGHTS, Run
 from harkd_convert.distil.run_log import read_log
 from harkd_convert.errors import ConvertError
+from harkd_convert.moonshine import Moonshine
 from harkd_convert.sources import open_source
 from small_moonshine import write_directory
 
@@ -249,6 +251,21 @@ def test_a_folder_is_a_list_of_its_recordings(lists: Path) -> None:
     clips = read_corpus([lists / "read"])
     assert len(clips) == 12
     assert all(each.seconds > 0.3 for each in clips)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_draft_saves_time_and_changes_nothing(source: Path, seed: int) -> None:
+    decoder = Moonshine.from_source(open_source(source)).decoder
+    chance = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(4, 50, SHAPE.width, generator=chance)
+    heard = torch.arange(50) < torch.tensor([50, 20, 7, 33])[:, None]
+    wanted = greedy(decoder, hidden, heard)
+    assert any(wanted)
+    for drafts in (wanted, [[]] * 4, [[7, 8, 9]] * 4, [[*each[:-2], 5] for each in wanted]):
+        assert greedy_from(decoder, hidden, heard, drafts) == wanted
+    for row, tokens in enumerate(wanted):
+        alone = hidden[row : row + 1, : int(heard[row].sum())]
+        assert greedy(decoder, alone, torch.ones(alone.shape[:2], dtype=torch.bool)) == [tokens]
 
 
 # ----------------------------------------------------------------------------- what goes wrong
