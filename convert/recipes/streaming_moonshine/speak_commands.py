@@ -123,7 +123,10 @@ def main() -> None:
     never = (
         {plain(each.text or "") for each in read_list(options.never)} if options.never else set()
     )
-    graph = load_files([options.templates]).graph
+    phrases = load_files([options.templates])
+    if phrases is None:
+        raise SystemExit(f"{options.templates} has no templates")
+    graph = phrases.graph
     templates = [phrase for phrase, count in graph.counts() if count]
     options.out.mkdir(parents=True, exist_ok=True)
     listed = options.out / "commands.tsv"
