@@ -114,6 +114,14 @@ PATH = click.Path(path_type=Path)
     help="1: sources count by their seconds; 0: all alike.",
 )
 @click.option(
+    "--joined",
+    "joined_s",
+    type=click.FloatRange(4),
+    default=16.0,
+    show_default=True,
+    help="One utterance in three is several recordings, of so many seconds at most.",
+)
+@click.option(
     "--evaluate-steps",
     type=click.IntRange(1),
     default=100,
@@ -154,6 +162,7 @@ def distil(
     keep: str,
     speaker: str,
     balance: float,
+    joined_s: float,
     evaluate_steps: int,
     evaluate_minutes: float,
     seed: int,
@@ -196,6 +205,7 @@ def distil(
             batch_s=batch_s,
             seed=seed,
             balance=balance,
+            joined_s=joined_s,
             evaluate_steps=evaluate_steps,
             evaluate_minutes=evaluate_minutes,
             keep=parts,

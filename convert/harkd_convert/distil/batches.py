@@ -20,10 +20,12 @@ from harkd_convert.errors import ConvertError
 
 DRAWN = 64
 """Utterances are drawn, of which one and those of about its length become the batch."""
-JOIN_SHARE, JOINED_S = 0.35, (4.0, 16.0)
-"""So many utterances are several recordings, up to so many seconds."""
+JOIN_SHARE = 0.35
+"""So many utterances are several recordings."""
+SHORTEST_JOINED_S = 4.0
 LONGEST_S = 20.0
-BALANCE = 0.5
+"""Longer recordings are left out."""
+BALANCE, JOINED_S = 0.5, 16.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Batches:
         seed: Another one gives others.
         balance: A group's share is its seconds to this power: 1 takes all recordings equally
             often, 0 all groups.
+        joined_s: Several recordings have so many seconds together at most.
         ask: Gives clips their tokens.
 
     Raises:
@@ -72,9 +75,11 @@ class Batches:
         batch_s: float,
         seed: int,
         balance: float = BALANCE,
+        joined_s: float = JOINED_S,
         ask: Callable[[Sequence[Clip]], None] = lambda _: None,
     ) -> None:
         self.around, self.batch_s, self.seed, self.ask = around, batch_s, seed, ask
+        self.joined_s = joined_s
         short = [each for each in clips if each.seconds < LONGEST_S]
         if not short:
             raise ConvertError(
@@ -122,7 +127,7 @@ class Batches:
         group = self._group(random)
         row = [group[random.integers(len(group))]]
         if random.random() < JOIN_SHARE:
-            most_s = random.uniform(*JOINED_S)
+            most_s = random.uniform(SHORTEST_JOINED_S, self.joined_s)
             while True:
                 if random.random() < 0.5:
                     group = self._group(random)

@@ -14,8 +14,6 @@ from harkd_convert.moonshine import TOKEN_END, TOKEN_START, Decoder
 
 TOKENS_PER_S = 6.5
 """What the published models take as the most; faster is a loop."""
-MOST_PASSES = 12
-"""A draft that is not right then is thrown away."""
 FRAMES_PER_S = 16_000 / 384
 
 
@@ -50,59 +48,6 @@ def greedy(decoder: Decoder, hidden: Tensor, heard: Tensor) -> list[list[int]]:
             break
         ids = best[:, None]
     return tokens
-
-
-@torch.no_grad()
-def greedy_from(
-    decoder: Decoder, hidden: Tensor, heard: Tensor, drafts: Sequence[Sequence[int]]
-) -> list[list[int]]:
-    """Return what `greedy` does, sooner: each pass checks all of a draft, and mends it.
-
-    Args:
-        decoder: The weights.
-        hidden: float32, (batch, frames, width).
-        heard: bool, (batch, frames): the frames that an utterance has.
-        drafts: Tokens of each utterance that are probably right, or none; they change nothing.
-    """
-    most = [most_tokens(int(count)) for count in heard.sum(1)]
-    tokens = [list(each[:limit]) for each, limit in zip(drafts, most, strict=True)]
-    without = [row for row, draft in enumerate(tokens) if not draft]
-    left = [row for row, draft in enumerate(tokens) if draft]
-    for _ in range(MOST_PASSES if left else 0):
-        ids, _ = forced([tokens[row] for row in left], hidden.device)
-        best = logits_after(decoder, hidden[left], heard[left], ids).argmax(-1).tolist()
-        unsure = []
-        for row, likeliest in zip(left, best, strict=True):
-            tokens[row], right = _mended(tokens[row], likeliest, most[row])
-            if not right:
-                unsure.append(row)
-        left = unsure
-        if not left:
-            break
-    left += without
-    if left:
-        found = greedy(decoder, hidden[left], heard[left])
-        for row, each in zip(left, found, strict=True):
-            tokens[row] = each
-    return tokens
-
-
-def _mended(draft: list[int], best: list[int], most: int) -> tuple[list[int], bool]:
-    """Return a draft as far as it is right and what seems to come then; and whether it is right.
-
-    Args:
-        draft: n tokens, `most` at most.
-        best: The likeliest tokens after the start and after each of the draft; n + 1 and more.
-        most: No more than these.
-    """
-    pairs = enumerate(zip(draft, best, strict=False))
-    right = next((at for at, (a, b) in pairs if a != b), len(draft))
-    if best[right] == TOKEN_END or right >= most:
-        return draft[:right], True
-    going_on = best[right : len(draft) + 1]
-    if TOKEN_END in going_on:
-        going_on = going_on[: going_on.index(TOKEN_END)]
-    return [*draft[:right], *going_on][:most], False
 
 
 def forced(texts: Sequence[Sequence[int]], device: torch.device | str) -> tuple[Tensor, Tensor]:

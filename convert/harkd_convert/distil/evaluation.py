@@ -15,7 +15,7 @@ from harkd.bench_words import Normalizer, WordErrors, count_errors
 from harkd.speech_list import spread
 from harkd_convert.distil.batches import by_length, plain_batch
 from harkd_convert.distil.corpus import Clip
-from harkd_convert.distil.decoding import greedy_from
+from harkd_convert.distil.decoding import greedy
 from harkd_convert.distil.objective import Teacher
 from harkd_convert.distil.passes import Passes, Plan
 from harkd_convert.distil.streaming_encoder import StreamingEncoder
@@ -80,10 +80,7 @@ def texts(
     plan: Plan,
     text_of: Callable[[list[int]], str],
 ) -> list[str]:
-    """Return what is heard in each; without a student, by the teacher.
-
-    The clips get the tokens, where they have none: the draft of what is heard there next.
-    """
+    """Return what is heard in each; without a student, by the teacher."""
     places = {id(each.clip): number for number, each in enumerate(said)}
     heard = [""] * len(said)
     for batch in by_length([each.clip for each in said], BATCH_S):
@@ -91,10 +88,7 @@ def texts(
         stem = teacher.stem(plain.student, plain)
         hidden = student.in_passes(stem, plan) if student else teacher.encoder.at_once(stem)
         mask = Passes(stem.frames, Plan(0), device=hidden.device).heard
-        drafts = [clip.tokens or [] for clip in batch]
-        found = greedy_from(teacher.model.decoder, hidden, mask, drafts)
-        for clip, tokens in zip(batch, found, strict=True):
-            clip.tokens = clip.tokens or tokens
+        for clip, tokens in zip(batch, greedy(teacher.model.decoder, hidden, mask), strict=True):
             heard[places[id(clip)]] = text_of(tokens)
     return heard
 

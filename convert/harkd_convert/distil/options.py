@@ -40,6 +40,8 @@ class Options:
     """Of everything that is drawn"""
     balance: float = 0.5
     """How much long sources count; see `Batches`"""
+    joined_s: float = 16.0
+    """Several recordings that become one utterance have so many seconds at most"""
     evaluate_steps: int = 100
     """The held-out recordings are heard after so many steps"""
     evaluate_minutes: float = 30.0
@@ -66,4 +68,5 @@ class Options:
             "batch_s": self.batch_s,
             "seed": self.seed,
             "balance": self.balance,
+            "joined_s": self.joined_s,
         }

@@ -86,6 +86,7 @@ class Run:
             options.batch_s,
             options.seed,
             options.balance,
+            options.joined_s,
             known.add,
         )
         self.about = options.about | {"source": self.source.checksums}
