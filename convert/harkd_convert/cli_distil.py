@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from harkd.bench_plot import require_plot
 from harkd.interruption import terminable
 from harkd_convert.cli_extra import extra
 
@@ -178,16 +177,17 @@ def distil(
     utterances.
     """
     parts = _parts(keep)
-    if plot:
-        require_plot(plot)
     with terminable(), extra():
         import torch
 
+        from harkd.bench_plot import require_plot
         from harkd_convert.distil.learning import Recipe
         from harkd_convert.distil.options import Options
         from harkd_convert.distil.passes import parse_weighted
         from harkd_convert.distil.run import Run
 
+        if plot:
+            require_plot(plot)
         if threads:
             torch.set_num_threads(threads)
         recipe = Recipe(steps, rate, warm_steps, decay_share, pull, divergence, halved)

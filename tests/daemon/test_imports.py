@@ -217,6 +217,8 @@ CONVERT_MAY_IMPORT = {
     "speech_list",  # `verify` takes the lists of `harkd bench`,
     "bench_words",  # and counts word errors in the same way
     "bench_measure",
+    "bench_plot",  # pictures have the same kinds,
+    "sound_files",  # and folders are searched alike
     "bench_memory",  # what a package takes is measured as the daemon's own models are,
     "memory_need",  # and written where the daemon looks for it
 }
