@@ -14,6 +14,8 @@ from harkd_convert.distil.passes import Plan
 from harkd_convert.distil.run import Run
 
 SHAPE = Shape(24, 2, 2, 1, 32, 32, 29, 8)
+ENDING = 49
+"""A seed of weights that come to an end with most of `write_lists`."""
 RATE_HZ = 16_000
 RECIPE = Recipe(
     steps=8,
@@ -60,6 +62,7 @@ def small_options(lists: Path, source: Path, out: Path) -> Options:
         rooms=(lists / "noise.tsv",),
         speaker=r"(s\d+)_",
         batch_s=1.5,
+        joined_s=1.5,
         evaluate_steps=4,
     )
 

@@ -16,7 +16,7 @@ from harkd_convert.distil.run import CHECKPOINT, WEIGHTS, Run
 from harkd_convert.distil.run_log import read_log
 from harkd_convert.errors import ConvertError
 from harkd_convert.sources import open_source
-from small_distillation import RECIPE, SHAPE, run, small_options, write_lists
+from small_distillation import ENDING, RECIPE, SHAPE, run, small_options, write_lists
 from small_moonshine import write_directory
 
 
@@ -27,7 +27,7 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE)
+    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE, ENDING)
 
 
 @pytest.fixture

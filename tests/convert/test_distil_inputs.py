@@ -20,7 +20,7 @@ from harkd_convert.distil.run import CHECKPOINT, LOG, Run
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Moonshine
 from harkd_convert.sources import open_source
-from small_distillation import RECIPE, SHAPE, run, small_options, write_lists
+from small_distillation import ENDING, RECIPE, SHAPE, run, small_options, write_lists
 from small_moonshine import write_directory
 
 
@@ -31,7 +31,7 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE)
+    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE, ENDING)
 
 
 @pytest.fixture
@@ -79,6 +79,16 @@ def test_a_folder_is_a_list_of_its_recordings(lists: Path) -> None:
     clips = read_corpus([lists / "read"])
     assert len(clips) == 12
     assert all(each.seconds > 0.3 for each in clips)
+
+
+def test_a_model_that_comes_to_no_end_cannot_teach(options: Options, tmp_path: Path) -> None:
+    endless = write_directory(tmp_path / "endless", SHAPE, seed=1)
+    made = Run(replace(options, source=endless), lambda _: None)
+    for clip in made.train:
+        clip.tokens = None
+    made.batches.ask = lambda _: None
+    with pytest.raises(ConvertError, match="comes to no end"):
+        made.batches.batch(0)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -23,6 +23,7 @@ DRAWN = 64
 JOIN_SHARE = 0.35
 """So many utterances are several recordings."""
 SHORTEST_JOINED_S = 4.0
+MOST_ATTEMPTS = 50
 LONGEST_S = 20.0
 """Longer recordings are left out."""
 BALANCE, JOINED_S = 0.5, 16.0
@@ -94,8 +95,23 @@ class Batches:
         self.plan_shares = weights / weights.sum()
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step: always the same one."""
-        random = np.random.default_rng([self.seed, step])
+        """Return the batch of a step: always the same one.
+
+        Raises:
+            AudioFileError: A recording cannot be read.
+            ConvertError: The teacher comes to no end with almost any recording.
+        """
+        for attempt in range(MOST_ATTEMPTS):
+            seeds = [self.seed, step, attempt] if attempt else [self.seed, step]
+            if batch := self._attempt(np.random.default_rng(seeds)):
+                return batch
+        raise ConvertError(
+            "the model comes to no end with almost any of these recordings, and so cannot teach",
+            "give recordings of its language",
+        )
+
+    def _attempt(self, random: np.random.Generator) -> Batch | None:
+        """Draw a batch; None if the teacher has no text of what was drawn."""
         plan = self.plans[random.choice(len(self.plans), p=self.plan_shares)]
         rows = sorted((self._row(random) for _ in range(DRAWN)), key=seconds_of)
         lengths = np.array([seconds_of(each) for each in rows])
@@ -112,7 +128,7 @@ class Batches:
         self.ask([clip for row in drawn for clip in row])
         chosen = [(row, tokens) for row in drawn if (tokens := _tokens(row)) is not None]
         if not chosen:
-            return self.batch(step + 2**32)  # another one, by the step's number alone
+            return None
         heard = [hear(row, self.around, random) for row, _ in chosen]
         return Batch(
             padded([each.student for each in heard]),
@@ -127,7 +143,7 @@ class Batches:
         group = self._group(random)
         row = [group[random.integers(len(group))]]
         if random.random() < JOIN_SHARE:
-            most_s = random.uniform(SHORTEST_JOINED_S, self.joined_s)
+            most_s = random.uniform(min(SHORTEST_JOINED_S, self.joined_s), self.joined_s)
             while True:
                 if random.random() < 0.5:
                     group = self._group(random)
