@@ -22,6 +22,13 @@ STEM = {"conv1": (127, 64), "conv2": (7, 3), "conv3": (3, 2)}
 """Kernel and stride of each convolution, in its own input's frames: arXiv 2410.15608, 3.1."""
 
 
+def frames_of(samples: int) -> int:
+    """Return how many frames the stem makes of so many samples; 0 and up."""
+    for kernel, stride in STEM.values():
+        samples = (samples - kernel) // stride + 1
+    return max(samples, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The sizes of a Moonshine."""

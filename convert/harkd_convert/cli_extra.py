@@ -13,6 +13,7 @@ import click
 
 from harkd.model_package import Streaming
 from harkd_convert.errors import ConvertError
+from harkd_convert.plan_text import chunk_and_look_ahead
 
 EXTRA = {"torch", "onnx", "safetensors", "jiwer", "whisper_normalizer"}
 """Modules that come with `harkd[convert]`."""
@@ -37,12 +38,13 @@ def plan_of(
     """Return what ``--streaming 16:16`` says; raises click.BadParameter."""
     if value is None:
         return None
-    chunk, _, look_ahead = value.partition(":")
-    if not (chunk.isdecimal() and look_ahead.isdecimal() and int(chunk)):
+    try:
+        chunk, look_ahead = chunk_and_look_ahead(value)
+    except ValueError as error:
         raise click.BadParameter(
             f"{value!r} is not CHUNK:LOOK_AHEAD, two numbers of frames, such as 16:16"
-        )
-    return Streaming(chunk_frames=int(chunk), look_ahead_frames=int(look_ahead))
+        ) from error
+    return Streaming(chunk_frames=chunk, look_ahead_frames=look_ahead)
 
 
 @contextmanager

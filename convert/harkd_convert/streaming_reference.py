@@ -14,11 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from harkd.model_package import Streaming
+from harkd_convert.checkpoint import frames_of
 from harkd_convert.moonshine import Encoder
 from harkd_convert.moonshine_layers import rotation
-
-FRAME_SAMPLES, MORE_SAMPLES = 384, 511
-"""A frame's step, and what its window has beyond that"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ def encode_in_passes(encoder: Encoder, audio: Tensor, plan: Streaming) -> Tensor
     Returns:
         float32, (1, frames, width).
     """
-    passes = passes_of((audio.shape[1] - MORE_SAMPLES) // FRAME_SAMPLES, plan)
+    passes = passes_of(frames_of(audio.shape[1]), plan)
     taps = torch.tanh(encoder.conv1(audio[:, None, :]))  # (1, width, n / 64)
     x = torch.cat([_stem(encoder, taps, each, plan) for each in passes], 1)  # (1, copies, width)
     frame = torch.cat([torch.arange(each.begin, each.end) for each in passes])

@@ -58,6 +58,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds of audio in one segment, above 0"""
 
 
+PRIOR_TAPS, PRIOR_VARIANCE = 100, 0.0029
+"""What the norm of a streaming Moonshine has heard before the audio, with which weights are taught:
+at first it has heard too little to know how loud the speech is."""
+
+
 class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the family `moonshine-streaming` listens; frames are those of its encoder."""
 
@@ -69,9 +74,9 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Frames before these that it looks back at"""
     first_frames: Annotated[int, msgspec.Meta(ge=0)] = 125
     """Frames at the begin of the utterance that it looks back at besides"""
-    prior_taps: Annotated[int, msgspec.Meta(ge=0)] = 100
+    prior_taps: Annotated[int, msgspec.Meta(ge=0)] = PRIOR_TAPS
     """So many taps of the first convolution count as heard before the audio begins"""
-    prior_variance: Annotated[float, msgspec.Meta(gt=0)] = 0.0029
+    prior_variance: Annotated[float, msgspec.Meta(gt=0)] = PRIOR_VARIANCE
     """And had this variance, above 0, around 0"""
 
 

@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harkd_convert.checkpoint import STEM, Shape
+from harkd.model_package import PRIOR_TAPS, PRIOR_VARIANCE
+from harkd_convert.checkpoint import STEM, Shape, frames_of
 from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan, parse_weighted
-from harkd_convert.distil.streaming_encoder import (
-    PRIOR_TAPS,
-    PRIOR_VARIANCE,
-    StreamingEncoder,
-    frames_of,
-)
+from harkd_convert.distil.streaming_encoder import StreamingEncoder
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Encoder, Moonshine
 from harkd_convert.moonshine_layers import EncoderLayer, rotation

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harkd_convert.errors import ConvertError
+from harkd_convert.plan_text import chunk_and_look_ahead
 
 FULL = "full"
 FRAME_MS = 24
@@ -41,10 +42,10 @@ class Plan:
         """Read `16:16` or `full`; raises ConvertError."""
         if text == FULL:
             return cls(0)
-        chunk, colon, look_ahead = text.partition(":")
-        if not (colon and chunk.isdecimal() and look_ahead.isdecimal() and int(chunk)):
-            raise ConvertError(f'"{text}" is no plan of passes', _MEND)
-        return cls(int(chunk), int(look_ahead))
+        try:
+            return cls(*chunk_and_look_ahead(text))
+        except ValueError as error:
+            raise ConvertError(f'"{text}" is no plan of passes', _MEND) from error
 
     def __str__(self) -> str:
         """Return what `parse` reads."""

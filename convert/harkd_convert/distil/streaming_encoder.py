@@ -16,24 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harkd_convert.checkpoint import STEM
+from harkd.model_package import PRIOR_TAPS, PRIOR_VARIANCE
+from harkd_convert.checkpoint import STEM, frames_of
 from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan
 from harkd_convert.moonshine import Encoder
 from harkd_convert.moonshine_layers import EncoderLayer, Rotation, rotation
 
-PRIOR_TAPS = 100
-PRIOR_VARIANCE = 0.0029
-"""The norm of a pass begins with so many taps of mean 0 and this variance: at first it has heard
-too little to know how loud the speech is."""
 TAPS_PER_FRAME, TAPS_BEYOND = 6, 7
 """The frames 0 … e-1 hear the taps 0 … 6e + 6."""
-
-
-def frames_of(samples: int) -> int:
-    """Return how many frames there are in so many samples; 0 and up."""
-    for kernel, stride in STEM.values():
-        samples = (samples - kernel) // stride + 1
-    return max(samples, 0)
 
 
 @dataclass(frozen=True)
