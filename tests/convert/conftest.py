@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from harkd_convert.conversion import Conversion, convert
-from harkd_convert.package import Options
+from harkd_convert.distil.options import Options
+from harkd_convert.package import Options as PackageOptions
+from small_distillation import ENDING, SHAPE, small_options, write_lists
+from small_moonshine import write_directory
 
 Lean = tuple[Path, Conversion]
 
@@ -27,4 +30,22 @@ def _one_thread() -> Iterator[None]:
 def lean(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Lean:
     """Tiny in 8 bits, converted once; to be left as it is."""
     folder = tmp_path_factory.mktemp("lean") / "moonshine-tiny-en-lean"
-    return folder, convert(model_dir, folder, Options())
+    return folder, convert(model_dir, folder, PackageOptions())
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of noise for speech, in the folder that is returned."""
+    return write_lists(tmp_path_factory.mktemp("speech"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights that comes to an end with them."""
+    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE, ENDING)
+
+
+@pytest.fixture
+def options(lists: Path, source: Path, tmp_path: Path) -> Options:
+    """Of a distillation that takes a second."""
+    return small_options(lists, source, tmp_path / "out")

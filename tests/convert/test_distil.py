@@ -16,23 +16,7 @@ from harkd_convert.distil.run import CHECKPOINT, WEIGHTS, Run
 from harkd_convert.distil.run_log import read_log
 from harkd_convert.errors import ConvertError
 from harkd_convert.sources import open_source
-from small_distillation import ENDING, RECIPE, SHAPE, run, small_options, write_lists
-from small_moonshine import write_directory
-
-
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lists(tmp_path_factory.mktemp("speech"))
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE, ENDING)
-
-
-@pytest.fixture
-def options(lists: Path, source: Path, tmp_path: Path) -> Options:
-    return small_options(lists, source, tmp_path / "out")
+from small_distillation import RECIPE, run
 
 
 def weights_of(made: Run) -> dict[str, torch.Tensor]:

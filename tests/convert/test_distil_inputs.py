@@ -20,24 +20,8 @@ from harkd_convert.distil.run import CHECKPOINT, LOG, Run
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Moonshine
 from harkd_convert.sources import open_source
-from small_distillation import ENDING, RECIPE, SHAPE, run, small_options, write_lists
+from small_distillation import RECIPE, SHAPE, run
 from small_moonshine import write_directory
-
-
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_lists(tmp_path_factory.mktemp("speech"))
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_directory(tmp_path_factory.mktemp("model") / "small", SHAPE, ENDING)
-
-
-@pytest.fixture
-def options(lists: Path, source: Path, tmp_path: Path) -> Options:
-    return small_options(lists, source, tmp_path / "out")
-
 
 # ----------------------------------------------------------------------------- what is heard
 
