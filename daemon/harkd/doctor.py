@@ -22,7 +22,7 @@ import numpy as np
 
 from harkd import app
 from harkd.audio import RATE_HZ, SourceOpened
-from harkd.container import give_card, in_container, join_group
+from harkd.container import give_card, here, join_group
 from harkd.devices import Level, listen
 from harkd.doctor_broker import check_broker
 from harkd.doctor_check import Check, Status
@@ -173,7 +173,7 @@ def check_alsa(folder: Path) -> Check:
             "sound",
             Status.WARN,
             f"no capture device under {folder}",
-            give_card() if in_container() else "plug a microphone in",
+            here("plug a microphone in", give_card()),
         )
     barred = [node for node in nodes if not os.access(node, os.R_OK | os.W_OK)]
     if not barred:
@@ -187,9 +187,7 @@ def check_alsa(folder: Path) -> Check:
         "sound",
         Status.FAIL,
         f"{barred[0]} may not be opened: this user is not in the group {group}",
-        join_group(group_id)
-        if in_container()
-        else f"sudo usermod -aG {group} $USER and log in again",
+        here(f"sudo usermod -aG {group} $USER and log in again", join_group(group_id)),
     )
 
 
@@ -211,9 +209,10 @@ def check_pulse(environ: Mapping[str, str]) -> Check:
                 "sound",
                 Status.FAIL,
                 f"PULSE_SERVER names {path}, which does not exist",
-                "start the sound server, then the container with -v and the path of its socket"
-                if in_container()
-                else "start the sound server, or name its socket by PULSE_SERVER",
+                here(
+                    "start the sound server, or name its socket by PULSE_SERVER",
+                    "start the sound server, then the container with -v and the path of its socket",
+                ),
             )
         except PermissionError:
             owner = owner_of(path)
@@ -221,9 +220,7 @@ def check_pulse(environ: Mapping[str, str]) -> Check:
                 "sound",
                 Status.FAIL,
                 f"{path} belongs to user {owner}, and this is user {os.getuid()}",
-                f"start the container with --user {owner}"
-                if in_container()
-                else f"run harkd as user {owner}",
+                here(f"run harkd as user {owner}", f"start the container with --user {owner}"),
             )
         except OSError as error:
             return Check(

@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
-from harkd import doctor, doctor_voice
+from harkd import container, doctor, doctor_voice
 from harkd.audio import SourceOpened
 from harkd.capture_choice import choose_device
 from harkd.capture_errors import CaptureError
@@ -201,7 +201,7 @@ def test_the_clock(
 def test_alsa_without_capture_devices_tells_of_containers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    monkeypatch.setattr(container, "in_container", lambda: True)
     (tmp_path / "pcmC0D0p").touch()  # a loudspeaker
     for folder in (tmp_path, tmp_path / "absent"):
         check = check_alsa(folder)
@@ -221,7 +221,7 @@ def test_alsa_with_devices_that_may_be_opened_is_fine(tmp_path: Path) -> None:
 def test_an_alsa_device_of_another_group_names_that_group(
     inside: bool, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "in_container", lambda: inside)
+    monkeypatch.setattr(container, "in_container", lambda: inside)
     node = public / "pcmC0D0c"
     node.touch()
     node.chmod(0o000)
@@ -240,7 +240,7 @@ def test_a_container_is_told_a_group_that_it_has_no_name_for(
     group: int, says: str, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """65534 is what an owner looks like who is not mapped into a rootless container."""
-    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    monkeypatch.setattr(container, "in_container", lambda: True)
     node = public / "pcmC0D0c"
     node.touch(0o660)
     node.chmod(0o000)
@@ -286,7 +286,7 @@ def test_no_sound_server_at_all_is_fine_unless_one_is_named(
     check = check_pulse(pulse_env(public, XDG_RUNTIME_DIR=str(public)))
     assert check.status is Status.OK
     named = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{public}/gone.sock"))
-    monkeypatch.setattr(doctor, "in_container", lambda: True)
+    monkeypatch.setattr(container, "in_container", lambda: True)
     inside = check_pulse(pulse_env(public, PULSE_SERVER=f"unix:{public}/gone.sock"))
     assert named.status is Status.FAIL
     assert f"{public}/gone.sock, which does not exist" in named.what
