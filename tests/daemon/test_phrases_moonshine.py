@@ -48,6 +48,22 @@ def noise(seed: int) -> Int16:
     return np.random.default_rng(seed).normal(0, 3000, 32_000).astype(np.int16)
 
 
+def loaded(folder: Path) -> Moonshine | MoonshineLean:
+    """A real model."""
+    model = load_recognizer(folder, load_manifest(folder), threads=1)
+    assert isinstance(model, Moonshine | MoonshineLean)
+    return model
+
+
+def ever_tried(model_dir: Path) -> Int16:
+    """The first 2.6 s of a recording: "Ever tried, ever failed"."""
+    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
+    audio, rate_hz = soundfile.read(model_dir / sample.path, dtype="int16")
+    assert rate_hz == 16_000
+    cut: Int16 = audio[: int(2.6 * rate_hz)]
+    return cut
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_small_model_finds_what_scoring_each_phrase_by_itself_finds(
     small: MoonshineLean, seed: int
@@ -137,15 +153,10 @@ def test_a_real_model_finds_the_phrase_that_was_said_among_others(
     kind: str, request: pytest.FixtureRequest, model_dir: Path
 ) -> None:
     """The same recording, cut: "Ever tried, ever failed", of which phrases differ in a word."""
-    folder = request.getfixturevalue(kind)
-    model = load_recognizer(folder, load_manifest(folder), threads=1)
-    assert isinstance(model, Moonshine | MoonshineLean)
-    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
-    audio, rate_hz = soundfile.read(model_dir / sample.path, dtype="int16")
-    assert rate_hz == 16_000
+    model = loaded(request.getfixturevalue(kind))
     graph = small_graph("(ever|never) (cried|tied) ever (sailed|fail)", "turn on the light")
     stream = model.stream()
-    stream.accept(audio[: int(2.6 * rate_hz)])
+    stream.accept(ever_tried(model_dir))
     open_text = stream.finish().text
     found = stream.phrases(
         PhraseScorer(graph, model.vocabulary(), TOKEN_END, Scope(exhaustive=True))
@@ -182,13 +193,9 @@ def test_a_real_model_finds_what_it_would_never_begin_with(
     kind: str, request: pytest.FixtureRequest, model_dir: Path
 ) -> None:
     """No search of one hypothesis gets past a first word that is wrong; sounding like it does."""
-    folder = request.getfixturevalue(kind)
-    model = load_recognizer(folder, load_manifest(folder), threads=1)
-    assert isinstance(model, Moonshine | MoonshineLean)
-    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
-    audio, _ = soundfile.read(model_dir / sample.path, dtype="int16")
+    model = loaded(request.getfixturevalue(kind))
     stream = model.stream()
-    stream.accept(audio[: int(2.6 * 16_000)])
+    stream.accept(ever_tried(model_dir))
     graph = small_graph("clever tried ever failed", "ever so many lights", "turn on the light")
     narrow = Width(paths=1, first=1)
     by_sound = PhraseScorer(graph, model.vocabulary(), scope=Scope(narrow, sure=-math.inf, clear=2))
@@ -205,12 +212,9 @@ def test_behind_a_clear_open_text_only_what_sounds_like_it_is_tried(
     lean_model_dir: Path, model_dir: Path
 ) -> None:
     """A search over all phrases costs the most, and finds nothing there."""
-    model = load_recognizer(lean_model_dir, load_manifest(lean_model_dir), threads=1)
-    assert isinstance(model, MoonshineLean)
-    sample = next(s for s in load_manifest(model_dir).samples if s.path.endswith("beckett.wav"))
-    audio, _ = soundfile.read(model_dir / sample.path, dtype="int16")
+    model = loaded(lean_model_dir)
     stream = model.stream()
-    stream.accept(audio[: int(2.6 * 16_000)])
+    stream.accept(ever_tried(model_dir))
     graph = small_graph("clever tried ever failed", "turn on the light")
     scorers = [
         PhraseScorer(graph, model.vocabulary(), scope=Scope(clear=clear)) for clear in (0.01, 1.1)

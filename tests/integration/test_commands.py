@@ -7,12 +7,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finals import final
 from harkd.events import Final, PhraseMatch
 from harkd.messages import About
 from harkd.mqtt_connection import Address
@@ -26,25 +27,14 @@ pytestmark = pytest.mark.integration
 
 ABOUT = About("harkd", "kitchen", "0.1.0", "tiny", "CPU", retain_last=True, max_age_s=20)
 ROOT = "harkd/kitchen"
-NOW = datetime(2026, 11, 22, 18, 4, 5, tzinfo=UTC)
 COUNT = itertools.count(1)
 
 
 def command(intent: str, age_s: float = 0.0) -> Final:
     """A final that is a phrase, whose last word was spoken so long ago."""
     spoken_ns = time.monotonic_ns() - round(age_s * 1e9)
-    return Final(
-        id=f"{intent}-{next(COUNT)}",
-        rev=2,
-        text=intent,
-        confidence=0.9,
-        started_at=NOW,
-        ended_at=NOW,
-        duration_s=1.0,
-        speech_end_ns=spoken_ns,
-        endpoint_ns=spoken_ns,
-        language="en",
-        model="tiny",
+    return replace(
+        final(f"{intent}-{next(COUNT)}", intent, spoken_ns),
         match=PhraseMatch(intent, intent, {"lamp": "desk lamp", "percent": 50}, 0.9, 0.1),
         open_text="open text",
     )

@@ -24,6 +24,7 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+import finals
 from harkd import boot_time, mqtt_connection
 from harkd import publisher as publisher_module
 from harkd.broker import EmbeddedBroker, is_taken
@@ -47,19 +48,7 @@ COUNT = itertools.count(1)
 def final(text: str, age_s: float = 0.0) -> Final:
     """A final whose last word was spoken so long ago."""
     spoken_ns = time.monotonic_ns() - round(age_s * 1e9)
-    return Final(
-        id=f"id-{next(COUNT)}",
-        rev=2,
-        text=text,
-        confidence=0.9,
-        started_at=NOW,
-        ended_at=NOW,
-        duration_s=1.0,
-        speech_end_ns=spoken_ns,
-        endpoint_ns=spoken_ns,
-        language="en",
-        model="tiny",
-    )
+    return finals.final(f"id-{next(COUNT)}", text, spoken_ns)
 
 
 def partial(text: str) -> Partial:
