@@ -23,7 +23,9 @@ phrases:
 """
 SPOKEN = "Set a timer for three hours and ten minutes."
 ROOT = "harkd/test/command/"
-OTHER = "Please open the window in the kitchen."
+OTHER = "Turn the lights off in the kitchen."
+WINDOW = "Open the window in the kitchen."
+"""The model hears each of these right, however it is cut; `Open the window.` it does not."""
 
 
 def body(message: Received) -> dict[str, Any]:
@@ -63,15 +65,18 @@ def test_what_is_said_is_a_command_live_as_the_phrases_change(
         assert final["match"]["intent"] == "timer"
         assert final["open_text"]
 
-        faulty = '{"intents": {"window": ["open the {windw}"]}, "lists": {"window": ["window"]}}'
+        faulty = (
+            '{"intents": {"window": ["open the {windw} in the kitchen"]},'
+            ' "lists": {"window": ["window"]}}'
+        )
         subscriber.publish("harkd/test/phrases/set", faulty)
         assert 'did you mean "window"?' in body(wait("error", "windw"))["error"]
         subscriber.publish("harkd/test/phrases/set", faulty.replace("windw", "window"))
         wait("phrases/state", '"window"')
         speak(pulse, tmp_path, OTHER)
-        other = body(wait("transcript", "indow"))
-        assert "match" not in other, "there is more in it than the phrase"
-        speak(pulse, tmp_path, "Open the window.")
+        other = body(wait("transcript", "ights"))
+        assert "match" not in other, "it is no phrase"
+        speak(pulse, tmp_path, WINDOW)
         assert body(wait("command/window"))["slots"] == {"window": "window"}
         so_far = len(subscriber.messages)
         speak(pulse, tmp_path, SPOKEN)
