@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from harkd.model_package import PRIOR_TAPS, PRIOR_VARIANCE
 from harkd_convert.checkpoint import STEM, Shape, frames_of
-from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan, parse_weighted
+from harkd_convert.distil.passes import PAST, Passes, Past, Plan, parse_weighted
 from harkd_convert.distil.streaming_encoder import StreamingEncoder
 from harkd_convert.errors import ConvertError
 from harkd_convert.moonshine import Encoder, Moonshine
@@ -66,7 +66,7 @@ def stem_of_a_pass(encoder: Encoder, audio: Tensor, first: int, end: int) -> Ten
     return frames
 
 
-def pass_by_pass(encoder: Encoder, audio: Tensor, plan: Plan, left: int) -> Tensor:
+def pass_by_pass(encoder: Encoder, audio: Tensor, plan: Plan, past: Past) -> Tensor:
     """What the daemon does: keys and values are kept, and the look-ahead's are thrown away."""
     caches: list[tuple[Tensor, Tensor] | None] = [None] * len(encoder.layers)
     out = []
@@ -77,23 +77,25 @@ def pass_by_pass(encoder: Encoder, audio: Tensor, plan: Plan, left: int) -> Tens
             assert isinstance(layer, EncoderLayer)
             y = layer.input_layernorm(x)
             keys, values = new = layer.self_attn.keys_values(y, turn)
-            past = caches[number]
-            if past is not None:
-                keys, values = (torch.cat(both, 2) for both in zip(past, new, strict=True))
+            before = caches[number]
+            if before is not None:
+                far = first - past.latest  # what is farther away is forgotten, but the first frames
+                near = [i for i in range(first) if i >= far or i < past.first]
+                keys, values = (
+                    torch.cat((old[:, :, near], now), 2)
+                    for old, now in zip(before, new, strict=True)
+                )
+                new = torch.cat((before[0], new[0]), 2), torch.cat((before[1], new[1]), 2)
             x = x + layer.self_attn(y, (keys, values), turn)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
-            beyond = keys.shape[2] - (end - kept)
-            caches[number] = (
-                keys[:, :, max(0, beyond - left) : beyond],
-                values[:, :, max(0, beyond - left) : beyond],
-            )
+            caches[number] = new[0][:, :, :kept], new[1][:, :, :kept]
         out.append(x[:, : kept - first])
     hidden: Tensor = encoder.layer_norm(torch.cat(out, 1))
     return hidden[0]
 
 
-def at_once(encoder: Encoder, sounds: list[Tensor], plan: Plan, left: int) -> list[Tensor]:
-    running = StreamingEncoder(encoder, left)
+def at_once(encoder: Encoder, sounds: list[Tensor], plan: Plan, past: Past) -> list[Tensor]:
+    running = StreamingEncoder(encoder, past)
     batch = torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True, padding_value=0.5)
     stem = running.stem(batch, [len(each) for each in sounds])
     hidden = running.in_passes(stem, plan)
@@ -105,13 +107,13 @@ PLANS = ["4:4", "8:0", "3:5", "5:2", "1:7", "16:16"]
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("frames", [1, 8, 9, 41])
-@pytest.mark.parametrize("left", [LEFT_FRAMES, 7])
+@pytest.mark.parametrize("past", [PAST, Past(7, 0), Past(5, 3), Past(4, 20)])
 def test_all_passes_at_once_give_what_one_after_the_other_gives(
-    encoder: Encoder, plan: str, frames: int, left: int
+    encoder: Encoder, plan: str, frames: int, past: Past
 ) -> None:
     audio, passes = sound(frames), Plan.parse(plan)
-    wanted = pass_by_pass(encoder, audio, passes, left)
-    (found,) = at_once(encoder, [audio], passes, left)
+    wanted = pass_by_pass(encoder, audio, passes, past)
+    (found,) = at_once(encoder, [audio], passes, past)
     assert wanted.shape == (frames, SHAPE.width)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -119,16 +121,16 @@ def test_all_passes_at_once_give_what_one_after_the_other_gives(
 @pytest.mark.parametrize("plan", [*PLANS, "full"])
 def test_an_utterance_does_not_depend_on_those_beside_it(encoder: Encoder, plan: str) -> None:
     sounds = [sound(frames, seed=frames) for frames in (30, 1, 7, 16, 21, 29)]
-    together = at_once(encoder, sounds, Plan.parse(plan), 9)
+    together = at_once(encoder, sounds, Plan.parse(plan), Past(9, 2))
     for alone, found in zip(sounds, together, strict=True):
-        (wanted,) = at_once(encoder, [alone], Plan.parse(plan), 9)
+        (wanted,) = at_once(encoder, [alone], Plan.parse(plan), Past(9, 2))
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_full_attention_is_one_pass(encoder: Encoder) -> None:
     audio = sound(20)
-    (found,) = at_once(encoder, [audio], Plan.parse("full"), LEFT_FRAMES)
-    wanted = pass_by_pass(encoder, audio, Plan(1000, 0), LEFT_FRAMES)
+    (found,) = at_once(encoder, [audio], Plan.parse("full"), PAST)
+    wanted = pass_by_pass(encoder, audio, Plan(1000, 0), PAST)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -146,9 +148,9 @@ def test_what_comes_after_a_pass_changes_nothing_in_it(encoder: Encoder) -> None
     one, other = sound(40), sound(40)
     end = 16  # the second pass of 4:8 ends here, and hears the samples below
     other[FRAME_SAMPLES * (end - 1) + WINDOW :] = 0.3
-    heard = [at_once(encoder, [each], Plan(4, 8), LEFT_FRAMES)[0][:8] for each in (one, other)]
+    heard = [at_once(encoder, [each], Plan(4, 8), PAST)[0][:8] for each in (one, other)]
     torch.testing.assert_close(heard[0], heard[1], atol=0, rtol=0)
-    late = [at_once(encoder, [each], Plan(4, 9), LEFT_FRAMES)[0][:8] for each in (one, other)]
+    late = [at_once(encoder, [each], Plan(4, 9), PAST)[0][:8] for each in (one, other)]
     assert not torch.equal(late[0], late[1])
 
 

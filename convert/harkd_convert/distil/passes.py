@@ -21,8 +21,6 @@ from harkd_convert.plan_text import chunk_and_look_ahead
 
 FULL = "full"
 FRAME_MS = 24
-LEFT_FRAMES = 333
-"""So many frames before a pass are seen: 8 s."""
 BLOCK_PLACES = 256
 """Attention is computed for so many places at a time, with what they may see and little more."""
 _MEND = "a plan is CHUNK:LOOK_AHEAD in frames of 24 ms, such as 16:16, or full"
@@ -83,6 +81,22 @@ def parse_weighted(text: str) -> dict[Plan, float]:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """Which of the frames that were kept before a pass are seen, as in the package's manifest.
+
+    Forgetting an utterance's first frames ruins what comes after: all attention leans on them.
+    """
+
+    latest: int = 166
+    """So many before the pass: 4 s"""
+    first: int = 125
+    """And so many of the utterance's first: 3 s"""
+
+
+PAST = Past()
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """Some passes whose attention is computed together."""
 
@@ -90,8 +104,10 @@ class Block:
     """The first pass"""
     end: int
     """The pass after the last"""
+    begun: int
+    """So many of the very first passes are seen: their chunks"""
     oldest: int
-    """The first of the passes before that are seen: their chunks, up to `first`"""
+    """The first of the passes before that are seen besides: their chunks, up to `first`"""
     mask: Tensor | None
     """bool, (batch, 1, places, chunks' frames + places): who sees whom; None: all see all"""
 
@@ -105,7 +121,7 @@ class Passes:
     Args:
         frames: Of each utterance, 1 and up.
         plan: What is encoded at once.
-        left: So many kept frames before a pass are seen.
+        past: Which frames before a pass are seen.
         device: Where the tensors are.
     """
 
@@ -113,7 +129,7 @@ class Passes:
         self,
         frames: Sequence[int],
         plan: Plan,
-        left: int = LEFT_FRAMES,
+        past: Past = PAST,
         device: torch.device | str = "cpu",
     ) -> None:
         total = torch.tensor(frames, device=device)  # (batch,)
@@ -136,7 +152,7 @@ class Passes:
         self.valid, self.main = valid.flatten(1), main.flatten(1)
         """bool, (batch, count · width): there is such a frame; it is kept"""
         self.blocks = [
-            self._block(first, min(first + self._per_block, self.count), left)
+            self._block(first, min(first + self._per_block, self.count), past)
             for first in range(0, self.count, self._per_block)
         ]
         """All passes in order, some at a time"""
@@ -149,23 +165,30 @@ class Passes:
     def _per_block(self) -> int:
         return max(1, BLOCK_PLACES // self.width)
 
-    def _block(self, first: int, end: int, left: int) -> Block:
-        oldest = max(0, first - -(-left // self.chunk))
-        frames = torch.arange(oldest * self.chunk, first * self.chunk, device=self.ends.device)
+    def _block(self, first: int, end: int, past: Past) -> Block:
+        oldest = max(0, first - -(-past.latest // self.chunk))
+        begun = min(-(-past.first // self.chunk), oldest)
+        chunks = torch.tensor([*range(begun), *range(oldest, first)], device=self.ends.device)
+        place = torch.arange(self.chunk, device=self.ends.device)
+        frames = (chunks[:, None] * self.chunk + place).flatten()
         own = slice(first * self.width, end * self.width)
         valid, positions = self.valid[:, None, own], self.positions[own]
         if self.count == 1 and bool(valid.all()):
-            return Block(first, end, oldest, None)
+            return Block(first, end, begun, oldest, None)
         number = torch.arange(first, end, device=frames.device).repeat_interleave(self.width)
-        begin = (number * self.chunk - left)[:, None]  # of what a place sees
+        begin = (number * self.chunk - past.latest)[:, None]  # of what a place sees
+
+        def seen(frame: Tensor) -> Tensor:
+            return (frame >= begin) | (frame < past.first)
+
         before = number[:, None] > number
         inside = ((number[:, None] == number) & valid) | (
-            before & (positions >= begin) & self.main[:, None, own]
+            before & seen(positions) & self.main[:, None, own]
         )
         # A place without a frame sees itself: nothing to look at would be no number.
         inside = inside | torch.eye(len(number), dtype=torch.bool, device=frames.device)
-        past = (frames >= begin).expand(len(inside), -1, -1)
-        return Block(first, end, oldest, torch.cat((past, inside), 2)[:, None])
+        outside = seen(frames).expand(len(inside), -1, -1)
+        return Block(first, end, begun, oldest, torch.cat((outside, inside), 2)[:, None])
 
     def _kept(self, total: Tensor, regular: Tensor, most: int) -> Tensor:
         frame = torch.arange(most, device=total.device)

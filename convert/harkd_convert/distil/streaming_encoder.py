@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from harkd.model_package import PRIOR_TAPS, PRIOR_VARIANCE
 from harkd_convert.checkpoint import STEM, frames_of
-from harkd_convert.distil.passes import LEFT_FRAMES, Passes, Plan
+from harkd_convert.distil.passes import PAST, Block, Passes, Past, Plan
 from harkd_convert.moonshine import Encoder
 from harkd_convert.moonshine_layers import EncoderLayer, Rotation, rotation
 
@@ -66,7 +66,7 @@ class PassLayer(nn.Module):
         seen = []
         for number, block in enumerate(passes.blocks):
             visible = [
-                torch.cat((kept[:, :, block.oldest : block.first].flatten(2, 3), new[number]), 2)
+                torch.cat((*_seen(kept, block), new[number]), 2)
                 for kept, new in zip(chunks, own, strict=True)
             ]
             seen.append(
@@ -77,6 +77,12 @@ class PassLayer(nn.Module):
         x = x + attention.output(torch.cat(seen, 2))
         out: Tensor = x + layer.mlp(layer.post_attention_layernorm(x))
         return out
+
+
+def _seen(chunks: Tensor, block: Block) -> tuple[Tensor, Tensor]:
+    """Return what a block sees of the passes before it, (batch, heads, frames, …) twice."""
+    begun, latest = chunks[:, :, : block.begun], chunks[:, :, block.oldest : block.first]
+    return begun.flatten(2, 3), latest.flatten(2, 3)
 
 
 def _chunks(x: Tensor, passes: Passes) -> Tensor:
@@ -92,15 +98,15 @@ class StreamingEncoder:
     Args:
         encoder: The weights. Gradients flow into its layers and the third convolution, not into
             what is before.
-        left: So many frames before a pass are seen.
+        past: Which frames before a pass are seen.
         dtype: Of the products in the layers.
     """
 
     def __init__(
-        self, encoder: Encoder, left: int = LEFT_FRAMES, dtype: torch.dtype = torch.float32
+        self, encoder: Encoder, past: Past = PAST, dtype: torch.dtype = torch.float32
     ) -> None:
         self.encoder = encoder
-        self.left = left
+        self.past = past
         self.dtype = dtype
         layers = cast("Iterable[EncoderLayer]", encoder.layers)
         self._layers = [PassLayer(each) for each in layers]
@@ -142,7 +148,7 @@ class StreamingEncoder:
         return self._encode(stem, plan, None, prior=PRIOR_TAPS)
 
     def _encode(self, stem: Stem, plan: Plan, taps: Tensor | None, prior: int) -> Tensor:
-        passes = Passes(stem.frames, plan, self.left, stem.rows.device)
+        passes = Passes(stem.frames, plan, self.past, stem.rows.device)
         if taps is None:
             taps = TAPS_PER_FRAME * passes.ends + TAPS_BEYOND
         scale, shift = self._norm(stem, taps, prior)
