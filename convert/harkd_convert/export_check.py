@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 
 from harkd.model_package import Streaming
+from harkd.recognizer.encoding import Encoding
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
 from harkd.recognizer.lean_encoder import LeanEncoder
-from harkd.recognizer.lean_stream import Encoding
 from harkd.recognizer.moonshine_lean import WholeEncoding
 from harkd.recognizer.moonshine_streaming import StreamingEncoding
 from harkd.recognizer.moonshine_tokens import TOKEN_END, Decoded

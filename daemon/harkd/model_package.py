@@ -78,6 +78,9 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """So many taps of the first convolution count as heard before the audio begins"""
     prior_variance: Annotated[float, msgspec.Meta(gt=0)] = PRIOR_VARIANCE
     """And had this variance, above 0, around 0"""
+    doubt_below: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
+    """A final whose three least likely tokens are less likely than this (their geometric mean), or
+    which ran into a loop, is heard again as a whole; 0: none is"""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

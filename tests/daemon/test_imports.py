@@ -78,6 +78,7 @@ LAYERS = [
     | {"recognizer.moonshine_lean", "recognizer.lean_encoder", "recognizer.lean_decoder"}
     | {"recognizer.moonshine_tokens", "recognizer.cuda", "recognizer.placement"}
     | {"recognizer.lean_stream", "recognizer.moonshine_streaming", "recognizer.streaming_encoder"}
+    | {"recognizer.encoding", "recognizer.second_hearing"}
     | {"recognizer.ctc", "recognizer.transducer", "recognizer.search", "recognizer.symbols"}
     | {"recognizer.chunk_layout", "recognizer.chunk_buffers", "recognizer.chunk_encoder"}
     | {"recognizer.chunk_model"}

@@ -45,8 +45,9 @@ ALONE = Effort(draft=False)
 
 
 def manifest_of(folder: Path, chunk: int, look_ahead: int, left: int = 166) -> Manifest:
+    """A plan that never hears again: test_second_hearing.py does."""
     streaming = Streaming(
-        chunk_frames=chunk, look_ahead_frames=look_ahead, left_context_frames=left
+        chunk_frames=chunk, look_ahead_frames=look_ahead, left_context_frames=left, doubt_below=0
     )
     manifest = load_manifest(folder)
     return msgspec.structs.replace(manifest, family="moonshine-streaming", streaming=streaming)

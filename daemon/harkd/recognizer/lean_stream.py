@@ -7,14 +7,14 @@ is verified; a partial verifies its end alone. Runs on the thread that uses the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
 from harkd.errors import RecognitionError
+from harkd.recognizer.encoding import Encoding
 from harkd.recognizer.hotword_rescoring import (
     Replacement,
     Variants,
@@ -28,51 +28,10 @@ from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, Decoded, Tokenizer, 
 from harkd.recognizer.onnx import failed, give_back_after
 from harkd.recognizer.phrase_scorer import PhraseScorer, PhraseScores
 from harkd.recognizer.protocol import Effort, Hypothesis, Work
-
-Float32 = NDArray[np.float32]
+from harkd.recognizer.second_hearing import heard_again, in_doubt
 
 UNSETTLED_TOKENS = 3
 """A partial verifies at least so many of the last tokens on which two hypotheses agreed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """What an encoding has led to."""
-
-    passes: int
-    """Calls of the encoder"""
-    encoded_s: float
-    """Seconds of audio that went through it"""
-    heard: int
-    """Where it is as it was at the last hypothesis, a partial would hear nothing more"""
-    anew: bool = False
-    """Whether all of the audio was encoded, so that nothing is as it was"""
-
-
-class Encoding(Protocol):
-    """The encoder's state of one segment."""
-
-    @property
-    def samples(self) -> int:
-        """Samples taken so far."""
-
-    @property
-    def frames(self) -> int:
-        """So many frames `cross` has now."""
-
-    def accept(self, audio: Float32) -> None:
-        """Take the next audio: float32, shape (n,), 16 kHz mono, -1…1."""
-
-    def encode(self, *, exact: bool, incremental: bool) -> Encoded:
-        """Encode what has come.
-
-        Args:
-            exact: For a final, as if the audio ended here; else for a partial.
-            incremental: Whether a partial may leave as it is what was encoded before.
-        """
-
-    def cross(self) -> list[NDArray[Any]]:
-        """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""
 
 
 class LeanModel(Protocol):
@@ -84,6 +43,8 @@ class LeanModel(Protocol):
     tokenizer: Tokenizer
     closing: frozenset[int]
     """Tokens that end a sentence"""
+    doubted: float
+    """Where the mean log-probability of its least likely tokens is below, a final is heard again"""
     decoder: LeanDecoder
     spare: list[DecoderState]
     most_frames: int
@@ -228,6 +189,9 @@ class LeanStream:
         if exact:
             watch = self._variants.tokens if self._variants else None
             decoded = decoder.decode(draft, most, watch=watch)
+            if in_doubt(decoded, self._model.doubted):
+                decoded, work = heard_again(encoder, decoder, decoded, most, watch)
+                self._model.work.add(work)
         elif not effort.draft:
             decoded = decoder.decode(draft, most, unsure=effort.unsure)
         else:

@@ -18,6 +18,7 @@ from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError, ModelError
 from harkd.hotword_list import Hotwords
 from harkd.model_package import Manifest
+from harkd.recognizer.encoding import Encoded, Encoding
 from harkd.recognizer.hotword_rescoring import Variants, variants_of
 from harkd.recognizer.lean_continuations import SpareContinuations
 from harkd.recognizer.lean_decoder import DecoderState, LeanDecoder
@@ -27,12 +28,12 @@ from harkd.recognizer.lean_encoder import (
     EncoderState,
     LeanEncoder,
 )
-from harkd.recognizer.lean_stream import Encoded, Encoding, LeanStream
+from harkd.recognizer.lean_stream import LeanStream
 from harkd.recognizer.moonshine_tokens import SILENCE_SAMPLES, TOKEN_END, Tokenizer
 from harkd.recognizer.onnx import fetch_anew, give_back_memory, paths_of
 from harkd.recognizer.phrase_tokens import Vocabulary
 from harkd.recognizer.placement import Placement
-from harkd.recognizer.protocol import EVERYTHING, Effort, Work
+from harkd.recognizer.protocol import EVERYTHING, NEVER_UNSURE, Effort, Work
 
 ROLES = ("stem", "encoder", "decoder", "tokenizer")
 TOKENS_MOST = 1_000_000
@@ -68,6 +69,7 @@ class MoonshineLean:
         self.effort = effort
         self.tokenizer = Tokenizer(paths["tokenizer"])
         self.closing = self.tokenizer.ids_of(".", "?", "!")
+        self.doubted = NEVER_UNSURE
         self.tokens_per_s = manifest.limits.max_tokens_per_s
         self.placement = Placement(device)
         """Where its sessions are"""
@@ -193,6 +195,12 @@ class WholeEncoding:
         look_ahead = LOOK_AHEAD_FRAMES if incremental and not exact else None
         encoded_s = self._state.encode(look_ahead)
         return Encoded(1, encoded_s, self._state.samples, self._state.anew)
+
+    def listen_again(self) -> None:
+        """Do nothing: what was encoded for a final was encoded at once."""
+
+    def listen_on(self) -> None:
+        """Do nothing."""
 
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""

@@ -4,11 +4,13 @@ In: a model package of the family ``moonshine-streaming``: the graphs of ``moons
 weights that were taught to hear no more than a chunk and what lies just behind it, and in the
 manifest's section ``streaming`` how long these are. Out: `Hypothesis`. A partial costs the chunks
 that are new and the tokens that changed; a final costs the last chunk, which is not full, and one
-look at each token. Runs on the thread that uses the stream.
+look at each token. A final that is in doubt is heard once more, all of it at once, and the likelier
+of the two texts counts. Runs on the thread that uses the stream.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from numpy.typing import NDArray
 from harkd.audio import RATE_HZ
 from harkd.errors import ModelDamagedError
 from harkd.model_package import Manifest, Streaming
+from harkd.recognizer.encoding import Encoded, Encoding
 from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LeanEncoder
-from harkd.recognizer.lean_stream import Encoded, Encoding
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.protocol import EVERYTHING, Effort
 from harkd.recognizer.streaming_encoder import StreamingEncoderState
@@ -56,6 +58,8 @@ class MoonshineStreaming(MoonshineLean):
             )
         self.plan = manifest.streaming
         super().__init__(folder, manifest, threads, effort, device)
+        if self.plan.doubt_below:
+            self.doubted = math.log(self.plan.doubt_below)
 
     def begin(self, capacity_s: float) -> Encoding:
         """Begin to encode a segment, with room for so many seconds."""
@@ -76,6 +80,8 @@ class StreamingEncoding:
         self._passes = 0
         self._tail: NDArray[Any] | None = None
         """All that followed the kept frames, where a final was prepared since the last pass."""
+        self._whole: NDArray[Any] | None = None
+        """All frames, where they were encoded at once since audio came last."""
 
     @property
     def samples(self) -> int:
@@ -85,6 +91,8 @@ class StreamingEncoding:
     @property
     def frames(self) -> int:
         """So many have been encoded, those included that are not for good."""
+        if self._whole is not None:
+            return int(self._whole.shape[2])
         if self._tail is None:
             return self._state.frames
         return self._state.kept + int(self._tail.shape[2])
@@ -92,6 +100,7 @@ class StreamingEncoding:
     def accept(self, audio: NDArray[np.float32]) -> None:
         """Take the next audio: float32, shape (n,)."""
         self._state.accept(audio)
+        self._whole = None
 
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
         """Do the passes that are due and, if `exact`, one over what is left."""
@@ -105,6 +114,17 @@ class StreamingEncoding:
             passes, frames = passes + min(1, left), frames + left
         return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
 
+    def listen_again(self) -> Encoded:
+        """Encode everything at once: `cross` is of that until audio comes, or `listen_on`."""
+        self._whole = self._state.whole()
+        return Encoded(1, self.frames * FRAME_SAMPLES / RATE_HZ, self._passes)
+
+    def listen_on(self) -> None:
+        """Let `cross` be that of the passes again."""
+        self._whole = None
+
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
+        if self._whole is not None:
+            return [each[None] for each in self._whole]
         return self._state.cross(self._tail)

@@ -63,6 +63,7 @@ class StreamingEncoderState:
         self._stemmed = 0  # frames whose rows were made
         width = encoder.width
         self._rows: Float32 = np.empty((0, 2 * width), np.float32)  # from 2 × kept on
+        self._settled: list[Float32] = []  # rows of the kept frames, for a look at all of them
         self._sums = StemSums(plan.prior_taps, 0.0, plan.prior_taps * width * plan.prior_variance)
         self.kept = 0
         """So many frames are encoded for good."""
@@ -100,6 +101,7 @@ class StreamingEncoderState:
             rows, sums = self._stem(end)
             outputs = self._encode(rows, sums)
             # All that can fail is done: what is kept may change.
+            self._settled.append(rows[: 2 * chunk].copy())
             self._take_rows(rows[2 * chunk :], sums, end)
             self._take_past(outputs, chunk)
             self._cross = with_room(self._cross, end, axis=2)
@@ -121,6 +123,17 @@ class StreamingEncoderState:
         rows, sums = self._stem(self.complete)
         cross: NDArray[Any] = self._encode(rows, sums)["cross"]
         return cross, self.complete - self.kept
+
+    def whole(self) -> NDArray[Any]:
+        """Encode all frames at once, each of which then hears all others; changes nothing.
+
+        Returns:
+            The decoder's keys and values, (2 × decoder layers, heads, frames, head).
+        """
+        rows, sums = self._stem(self.complete)
+        everything = np.concatenate([*self._settled, rows])
+        cross: NDArray[Any] = self._encode(everything, sums, alone=True)["cross"]
+        return cross
 
     def cross(self, tail: NDArray[Any] | None = None) -> list[NDArray[Any]]:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head).
@@ -174,8 +187,16 @@ class StreamingEncoderState:
             self._pieces = [audio[(end - self._stemmed) * FRAME_SAMPLES :].copy()]
         self._rows, self._sums, self._stemmed = rows.copy(), sums, end
 
-    def _encode(self, rows: Float32, sums: StemSums) -> dict[str, NDArray[Any]]:
-        """Encode the frames after the kept ones: (2 × frames + 1, 2 × width) rows."""
+    def _encode(
+        self, rows: Float32, sums: StemSums, *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """Encode frames of which the (2 × frames + 1, 2 × width) rows are given.
+
+        Args:
+            rows: Of the frames after the kept ones.
+            sums: Of all taps up to the last of them.
+            alone: They are all frames from the first on, and hear no others.
+        """
         count = sums.taps * self._encoder.width
         mean = sums.total / count
         variance = sums.squares / count - mean * mean
@@ -184,10 +205,11 @@ class StreamingEncoderState:
             "rows": rows,
             "scale": np.array([scale], np.float32),
             "shift": np.array([-mean * scale], np.float32),
-            "start": np.array([self.kept], np.int64),
+            "start": np.array([0 if alone else self.kept], np.int64),
         }
+        end = self._past_begin if alone else self._past_end
         for name, past in self._past.items():
-            feed[f"past_{name}"] = past[None, self._past_begin : self._past_end]
+            feed[f"past_{name}"] = past[None, self._past_begin : end]
         made = self._encoder.session.run(None, feed)
         return dict(zip(self._encoder.outputs, made, strict=True))
 
