@@ -22,10 +22,12 @@ from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.events import Final, Partial
 from harkd.memory_need import need_of
 from harkd.model_package import Manifest, Streaming, load_manifest
+from harkd.recognizer import moonshine_lean
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LeanEncoder
+from harkd.recognizer.lean_stream import UNSETTLED_FINAL_TOKENS, LeanStream
 from harkd.recognizer.moonshine_streaming import MoonshineStreaming
-from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, TOKEN_END
+from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, TOKEN_END, Decoded
 from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
 from harkd.recognizer.phrase_search import Width
 from harkd.recognizer.protocol import EVERYTHING, Effort, Hypothesis, Work
@@ -295,6 +297,55 @@ def test_what_was_prepared_in_a_pause_is_heard_until_a_pass_hears_more(
     assert stream.hypothesis() is prepared
     stream.accept(beckett[27_500:])
     assert len(stream.hypothesis().text) > len(prepared.text)
+
+
+@pytest.fixture
+def trusting(
+    model: MoonshineStreaming, monkeypatch: pytest.MonkeyPatch
+) -> tuple[LeanStream, list[int]]:
+    """A stream that always hears the same 20 tokens, and how many of them it took on trust."""
+    trusted = []
+
+    class Script:
+        def __init__(self, _: object) -> None:
+            self.intact = 0
+
+        def attend_to(self, _: object) -> None:
+            pass
+
+        def decode(self, *_: object, **how: Any) -> Decoded:
+            trusted.append(how["trusted"])
+            return Decoded(list(range(100, 120)), [-0.1] * 21, ended=True)
+
+    monkeypatch.setattr(moonshine_lean, "DecoderState", Script)
+    monkeypatch.setattr(model, "spare", [])
+    return model.stream(), trusted
+
+
+def test_a_final_verifies_no_token_that_was_settled_long_before(
+    trusting: tuple[LeanStream, list[int]], beckett: Int16
+) -> None:
+    stream, trusted = trusting
+    for at in range(0, 4 * RATE_HZ, 16_000):
+        stream.accept(beckett[at : at + 16_000])
+        stream.hypothesis()
+    stream.prepare()
+    assert trusted == [0, 0, 17, 17, 20 - UNSETTLED_FINAL_TOKENS]
+
+
+def test_after_a_restart_all_is_verified(
+    trusting: tuple[LeanStream, list[int]], beckett: Int16
+) -> None:
+    stream, trusted = trusting
+    for at in range(0, 3 * RATE_HZ, 16_000):
+        stream.accept(beckett[at : at + 16_000])
+        stream.hypothesis()
+    stream.restart()
+    for at in range(0, 2 * RATE_HZ, 16_000):
+        stream.accept(beckett[at : at + 16_000])
+        stream.hypothesis()
+    stream.prepare()
+    assert trusted == [0, 0, 17, 0, 17, 20 - UNSETTLED_FINAL_TOKENS]
 
 
 def test_partials_agree_with_the_final_but_for_their_end(

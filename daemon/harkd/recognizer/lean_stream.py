@@ -32,6 +32,8 @@ from harkd.recognizer.second_hearing import heard_again, in_doubt
 
 UNSETTLED_TOKENS = 3
 """A partial verifies at least so many of the last tokens on which two hypotheses agreed."""
+UNSETTLED_FINAL_TOKENS = 8
+"""And so does a final, where what was encoded before is as it was; else it verifies all."""
 
 
 class LeanModel(Protocol):
@@ -109,7 +111,7 @@ class LeanStream:
         return self._rough
 
     def prepare(self) -> Hypothesis:
-        """Recognize the audio so far; every token is verified."""
+        """Recognize the audio so far; tokens are verified, but those that nothing can change."""
         if self._exact is None:
             self._exact = self._rough = self._recognize(exact=True)
         return self._exact
@@ -147,6 +149,7 @@ class LeanStream:
     def restart(self) -> None:
         """Forget all audio; the draft stays, and is verified as a whole."""
         self._encoder = self._begin(FIRST_ROOM_S)
+        self._before = Decoded()  # so that nothing of the draft counts as agreed on
         self._pieces.clear()
         self._rough = self._exact = None
         self._said, self._heard = NOTHING, 0
@@ -188,7 +191,9 @@ class LeanStream:
         decoder.attend_to(encoder.cross())
         if exact:
             watch = self._variants.tokens if self._variants else None
-            decoded = decoder.decode(draft, most, watch=watch)
+            known = 0 if encoded.anew or watch is not None else self._agreed()
+            trusted = max(0, known - UNSETTLED_FINAL_TOKENS)
+            decoded = decoder.decode(draft, most, trusted=trusted, watch=watch)
             if in_doubt(decoded, self._model.doubted):
                 decoded, work = heard_again(encoder, decoder, decoded, most, watch)
                 self._model.work.add(work)
@@ -236,7 +241,7 @@ class LeanStream:
 
         0 where the last one did not end: to trust in a loop would be to stay in it.
         """
-        if not self._latest.ended:
+        if not self._latest.ended or not self._model.effort.draft:
             return 0
         pairs = list(zip(self._before.tokens, self._latest.tokens, strict=False))
         return next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
