@@ -323,6 +323,35 @@ def test_a_hypothesis_ends_before_the_first_new_token_that_is_unlikely(
     assert (sure.tokens, sure.cut_short) == (text, False)
 
 
+# ------------------------------------------------------------------ too many new tokens
+
+
+@given(st.lists(st.integers(3, 300), min_size=1, max_size=40, unique=True), st.data())
+def test_a_hypothesis_ends_after_so_many_tokens_that_the_draft_did_not_have(
+    text: list[int], data: st.DataObject
+) -> None:
+    kept, most = data.draw(st.integers(0, len(text))), data.draw(st.integers(1, 8))
+    found = ScriptedState(saying(text)).decode(drafted(text[:kept]), ENOUGH, most_new=most)
+    assert found.tokens == text[: kept + most]
+    assert found.ended
+    assert found.cut_short == (len(text) - kept >= most)
+    assert len(found.log_probs) == len(found.tokens) + (not found.cut_short)
+
+
+def test_the_end_of_a_loop_is_left_out_but_for_its_first_turn() -> None:
+    text = [3, 4, *[5, 6, 7] * 9]
+    found = ScriptedState(saying(text)).decode(drafted([3, 4]), ENOUGH, most_new=8)
+    assert found.tokens == [3, 4, 5, 6, 7]
+    assert found.ended
+    assert len(found.log_probs) == 5
+
+
+def test_of_what_the_draft_had_nothing_is_left_out() -> None:
+    text = [5, 6, 7] * 9
+    found = ScriptedState(saying(text)).decode(drafted(text[:9]), ENOUGH, most_new=4)
+    assert found.tokens == text[:9]
+
+
 # ---------------------------------------------------------------------------- memory
 
 

@@ -25,6 +25,7 @@ from harkd.recognizer.moonshine_tokens import (
     Tokenizer,
     ends_in_loop,
     hypothesis_of,
+    repeated_at_end,
 )
 from harkd.recognizer.protocol import Effort
 from speech import plain, word_error_rate
@@ -103,6 +104,25 @@ def test_a_phrase_of_up_to_ten_tokens_said_four_times_is_a_loop(length: int) -> 
     assert ends_in_loop([1, 2, 3, *phrase * 4, *phrase[: length // 2]]), "stopped mid-phrase"
     assert not ends_in_loop([1, 2, 3, *phrase * 3])
     assert not ends_in_loop([*phrase * 4, 1]), "it got out of it"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "repeated"),
+    [
+        ([1, 2, 3], 0),
+        ([1, 5, 6, 7, 5, 6, 7, 5, 6], 5),
+        ([1, 5, 6, 7, 5, 6, 7], 3),
+        ([1, 5, 6, 7, 5, 6], 0),
+        ([8, 8, 8], 0),
+        ([8, 8, 8, 8], 3),
+        ([4, 8, 9, 8, 9], 0),
+        ([4, 8, 9, 8, 9, 8], 3),
+        ([5, 6, 7, 5, 6, 7, 1], 0),
+        ([], 0),
+    ],
+)
+def test_what_only_repeats_what_was_before_it_is_counted(tokens: list[int], repeated: int) -> None:
+    assert repeated_at_end(tokens) == repeated
 
 
 @pytest.mark.parametrize("tokens", [[], [7], [7, 7, 7], [1, 2] * 3, list(range(11)) * 4])

@@ -28,6 +28,7 @@ from harkd.recognizer.lean_encoder import (
     FRAME_SAMPLES,
     LOOK_AHEAD_FRAMES,
 )
+from harkd.recognizer.lean_stream import NEW_TOKENS_MORE
 from harkd.recognizer.moonshine import Moonshine
 from harkd.recognizer.moonshine_lean import MoonshineLean
 from harkd.recognizer.moonshine_tokens import STEM_SAMPLES, Decoded
@@ -587,6 +588,7 @@ class Script:
 
     def __init__(self, _: object) -> None:
         self.asked: list[tuple[list[int], int, bool]] = []
+        self.most_new: list[int | None] = []
         self.said = Decoded(ended=True)
 
     def attend_to(self, _: object) -> None:
@@ -602,9 +604,12 @@ class Script:
         trusted: int = 0,
         closing: frozenset[int] = frozenset(),
         unsure: float = NEVER_UNSURE,
+        most_new: int | None = None,
         watch: object = None,
     ) -> Decoded:
         assert most > 0
+        assert (most_new is not None) == bool(closing), "in a partial"
+        self.most_new.append(most_new)
         assert watch is None, "without hotwords"
         assert unsure == (math.log(0.4) if closing else NEVER_UNSURE), "but in a partial"
         self.asked.append((draft.tokens, trusted, bool(closing)))
@@ -663,6 +668,20 @@ def test_nothing_is_trusted_when_all_was_encoded_anew(
     assert answered(*TEN)[1] == 7
     monkeypatch.setattr(lean_encoder, "ANEW_FACTOR", 1)
     assert answered(*TEN)[1] == 0
+
+
+def test_a_partial_has_no_more_new_tokens_than_its_new_audio_can_hold(
+    model: MoonshineLean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moonshine_lean, "DecoderState", Script)
+    monkeypatch.setattr(model, "spare", [])
+    stream = model.stream()
+    for seconds in (2.0, 0.5, 1.0):
+        stream.accept(np.zeros(int(seconds * RATE_HZ), np.int16))
+        stream.hypothesis()
+    script: Any = stream._decoder
+    wanted = [model.most_tokens(each) + NEW_TOKENS_MORE for each in (32_000, 8000, 16_000)]
+    assert script.most_new == wanted
 
 
 def test_a_hypothesis_that_did_not_end_is_not_trusted(answered: Answer) -> None:

@@ -19,7 +19,7 @@ from harkd.recognizer.chunk_buffers import Buffers, buffers_for
 from harkd.recognizer.chunk_layout import State
 from harkd.recognizer.device_faults import FLOAT32_DECODER
 from harkd.recognizer.extra_output import result_of, with_output
-from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded
+from harkd.recognizer.moonshine_tokens import TOKEN_END, TOKEN_START, Decoded, repeated_at_end
 from harkd.recognizer.onnx import bind_input, bind_output, dtype_of, open_session
 from harkd.recognizer.placement import Placement
 from harkd.recognizer.protocol import NEVER_UNSURE
@@ -143,6 +143,7 @@ class DecoderState:
         trusted: int = 0,
         closing: frozenset[int] = frozenset(),
         unsure: float = NEVER_UNSURE,
+        most_new: int | None = None,
         watch: NDArray[np.int64] | None = None,
     ) -> Decoded:
         """Decode greedily.
@@ -154,6 +155,8 @@ class DecoderState:
             closing: One of these that is new, or ends the draft, is taken for the end, unseen.
             unsure: A new token, but for the first of all, whose log-probability is below this ends
                 the hypothesis, and is left out.
+            most_new: After so many tokens that the draft did not have, the hypothesis ends; those
+                of them at its end are left out that only repeat what was before them.
             watch: Tokens whose log-probability in each place is wanted; only where the decoder is
                 scored.
         """
@@ -162,6 +165,7 @@ class DecoderState:
         self.intact = self._capacity
         result = Decoded(draft.tokens[:trusted], draft.log_probs[:trusted])
         rest = draft.tokens[trusted:]
+        unexpected = 0  # tokens that the draft did not have
         current = result.tokens[-1] if result.tokens else TOKEN_START
         proposed = rest
         while len(result.tokens) < most:
@@ -184,6 +188,9 @@ class DecoderState:
                     return result
                 result.tokens.append(token)
                 current = token
+                unexpected += not drafted
+                if unexpected == most_new:
+                    return _cut(result, most_new)
                 if i < len(proposed) and not drafted:
                     rest = rest[i:]
                     break
@@ -247,6 +254,15 @@ class DecoderState:
                 self._scores = np.zeros((count, self._scores.shape[1]), np.float32)
             bind_output(self._binding, self._scores_name, self._scores[None, :count])
         self._count = count
+
+
+def _cut(result: Decoded, most: int) -> Decoded:
+    """End a hypothesis with too many new tokens; most likely it runs into a loop."""
+    surplus = min(repeated_at_end(result.tokens), most)
+    kept = len(result.tokens) - surplus
+    del result.tokens[kept:], result.log_probs[kept:]
+    result.ended = result.cut_short = True
+    return result
 
 
 def rejoined(rest: list[int], current: int) -> tuple[list[int], list[int]]:

@@ -35,6 +35,10 @@ UNSETTLED_TOKENS = 3
 UNSETTLED_FINAL_TOKENS = 8
 """And so does a final, where what was encoded before is as it was; else it verifies all."""
 
+NEW_TOKENS_MORE = 1
+"""A partial has so many more new tokens at most than its new audio can hold: the last one's end may
+have been heard anew."""
+
 
 class LeanModel(Protocol):
     """What a stream needs of its model."""
@@ -93,6 +97,7 @@ class LeanStream:
         self._said = NOTHING  # the last of the two
         self._decoded = Decoded()  # what that is made of
         self._heard = 0  # and what of the audio was in it
+        self._decoded_to = 0  # samples of which the latest was made
 
     def accept(self, samples: NDArray[np.int16]) -> None:
         """Take the next audio: int16, shape (n,), 16 kHz mono."""
@@ -152,7 +157,7 @@ class LeanStream:
         self._before = Decoded()  # so that nothing of the draft counts as agreed on
         self._pieces.clear()
         self._rough = self._exact = None
-        self._said, self._heard = NOTHING, 0
+        self._said, self._heard, self._decoded_to = NOTHING, 0, 0
 
     def _recognize(self, *, exact: bool) -> Hypothesis:
         samples = self._encoder.samples + sum(map(len, self._pieces))
@@ -201,11 +206,17 @@ class LeanStream:
             decoded = decoder.decode(draft, most, unsure=effort.unsure)
         else:
             trusted = 0 if encoded.anew else max(0, self._agreed() - UNSETTLED_TOKENS)
+            new = self._model.most_tokens(max(0, samples - self._decoded_to)) + NEW_TOKENS_MORE
             decoded = decoder.decode(
-                draft, most, trusted=trusted, closing=self._model.closing, unsure=effort.unsure
+                draft,
+                most,
+                trusted=trusted,
+                closing=self._model.closing,
+                unsure=effort.unsure,
+                most_new=new,
             )
         self._before, self._latest = self._latest, decoded
-        self._heard = encoded.heard
+        self._heard, self._decoded_to = encoded.heard, samples
         self._model.work.add(decoded.work(encoded.encoded_s, encoded.passes))
         give_back_after(encoded.encoded_s)
         return decoded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ BYTES = 3, 259
 """Tokens that stand for one byte each, of the first and after the last."""
 LOOP_MOST_TOKENS = 10
 LOOP_REPEATS = 4
+REPEATED_LEAST = 3
 
 
 class Tokenizer:
@@ -130,7 +131,7 @@ class Decoded:
     ended: bool = False
     """False where the limit stopped it."""
     cut_short: bool = False
-    """Whether it ended before a token that was unlikely."""
+    """Whether it ended before a token that was unlikely, or with too many that were new."""
     passes: int = 0
     """Calls of the decoder that it took."""
     rows: int = 0
@@ -161,6 +162,20 @@ def hypothesis_of(decoded: Decoded, tokenizer: Tokenizer) -> Hypothesis:
         looped=not decoded.ended and ends_in_loop(decoded.tokens),
         log_probs=tuple(decoded.log_probs),
     )
+
+
+def repeated_at_end(tokens: Sequence[int]) -> int:
+    """Return how many tokens at the end only repeat those before them: a phrase, once or more.
+
+    Of `a b c a b c a b` these are the last five. 0 where fewer than `REPEATED_LEAST` do.
+    """
+    most = 0
+    for length in range(1, LOOP_MOST_TOKENS + 1):
+        pairs = zip(reversed(tokens), reversed(tokens[:-length]), strict=False)
+        alike = next((i for i, (a, b) in enumerate(pairs) if a != b), max(0, len(tokens) - length))
+        if alike >= max(length, REPEATED_LEAST):
+            most = max(most, alike)
+    return most
 
 
 def ends_in_loop(tokens: list[int]) -> bool:
