@@ -36,6 +36,14 @@ PATH = click.Path(path_type=Path)
     help="Passes to train: chunk and look-ahead in frames of 24 ms, or full; =N: how often.",
 )
 @click.option(
+    "--begin",
+    "begin",
+    metavar="WEIGHTS",
+    multiple=True,
+    type=PATH,
+    help="Weights to begin with, taught before, instead of SOURCE's; their mean if given again.",
+)
+@click.option(
     "--noise", "noises", metavar="LIST", multiple=True, type=PATH, help="Noises and music."
 )
 @click.option(
@@ -147,6 +155,7 @@ def distil(
     corpora: tuple[Path, ...],
     out: Path,
     plans: str,
+    begin: tuple[Path, ...],
     noises: tuple[Path, ...],
     rooms: tuple[Path, ...],
     evaluated: Path | None,
@@ -197,6 +206,7 @@ def distil(
             out=out,
             plans=parse_weighted(plans),
             recipe=recipe,
+            begin=begin,
             noises=noises,
             rooms=rooms,
             evaluated=evaluated,

@@ -16,7 +16,8 @@ from harkd_convert.distil.run import CHECKPOINT, WEIGHTS, Run
 from harkd_convert.distil.run_log import read_log
 from harkd_convert.errors import ConvertError
 from harkd_convert.sources import open_source
-from small_distillation import RECIPE, run
+from small_distillation import ENDING, RECIPE, SHAPE, run
+from small_moonshine import write_directory
 
 
 def weights_of(made: Run) -> dict[str, torch.Tensor]:
@@ -86,6 +87,36 @@ def test_weights_that_are_kept_whole_are_the_original_ones(options: Options) -> 
     assert before.keys() == after.keys()
     for name, wanted in before.items():
         np.testing.assert_allclose(after[name], wanted, atol=1e-6)
+
+
+def test_a_run_can_begin_with_the_mean_of_what_others_have_taught(
+    options: Options, tmp_path: Path
+) -> None:
+    taught = [
+        run(replace(options, out=tmp_path / str(seed), seed=seed)).student.blended(0.0)
+        for seed in (1, 2)
+    ]
+    mean = run(
+        replace(
+            options,
+            out=tmp_path / "mean",
+            begin=(tmp_path / "1" / WEIGHTS, tmp_path / "2" / WEIGHTS),
+            recipe=replace(options.recipe, steps=0),
+        )
+    )
+    name = "layers.0.mlp.fc1.weight"
+    one, other = (dict(each.named_parameters())[name] for each in taught)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(weights_of(mean)[f"now.{name}"], (one + other) / 2)
+
+
+def test_weights_of_another_shape_are_nothing_to_begin_with(
+    options: Options, tmp_path: Path
+) -> None:
+    source = write_directory(tmp_path / "other", replace(SHAPE, encoder_layers=1), ENDING)
+    with pytest.raises(ConvertError, match="other layers") as told:
+        Run(replace(options, begin=(source,)), lambda _: None)
+    assert told.value.mend
 
 
 def test_a_strong_pull_keeps_the_weights_near_the_original_ones(options: Options) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,17 @@ class Student:
         teacher: The original weights; the student begins as a copy, and shares the stem and the
             decoder, which do not learn.
         recipe: How it learns.
+        begin: Encoders of the same shape whose mean it begins with instead.
     """
 
-    def __init__(self, teacher: Teacher, recipe: Recipe) -> None:
+    def __init__(self, teacher: Teacher, recipe: Recipe, begin: Sequence[Encoder] = ()) -> None:
         self.teacher, self.recipe = teacher, recipe
         original = teacher.model.encoder
         self.encoder = copy.deepcopy(original)
+        if begin:
+            states = [each.state_dict() for each in begin]
+            means = {n: torch.stack([each[n] for each in states]).mean(0) for n in states[0]}
+            self.encoder.load_state_dict(means)
         for name, weight in self.encoder.named_parameters():
             weight.requires_grad_(name.startswith(LEARNED))
         self.average = copy.deepcopy(self.encoder).requires_grad_(False)

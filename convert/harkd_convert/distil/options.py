@@ -24,6 +24,8 @@ class Options:
     """What is trained, and how often relative to the others"""
     recipe: Recipe
     """How it is trained"""
+    begin: tuple[Path, ...] = ()
+    """Weights whose mean the student begins with; none: those of the model"""
     noises: tuple[Path, ...] = ()
     """Lists of noises"""
     rooms: tuple[Path, ...] = ()
@@ -61,6 +63,7 @@ class Options:
         """Return what has to be the same for a resumed run to be the same run."""
         return {
             "plans": {str(plan): weight for plan, weight in self.plans.items()},
+            "begin": [str(each) for each in self.begin],
             "corpora": [str(each) for each in self.corpora],
             "noises": [str(each) for each in self.noises],
             "rooms": [str(each) for each in self.rooms],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -35,7 +36,7 @@ from harkd_convert.distil.streaming_encoder import StreamingEncoder
 from harkd_convert.distil.teacher_text import TeacherTexts
 from harkd_convert.distil.token_text import TokenText
 from harkd_convert.errors import ConvertError
-from harkd_convert.moonshine import Moonshine
+from harkd_convert.moonshine import Encoder, Moonshine
 from harkd_convert.sources import open_source
 
 CHECKPOINT, LOG, TEXTS, WEIGHTS = "last.pt", "log.jsonl", "teacher.jsonl", "weights"
@@ -76,7 +77,8 @@ class Run:
         self.text = TokenText(self.source.tokenizer)
         model = Moonshine.from_source(self.source).to(device)
         self.teacher = Teacher(model, options.recipe.dtype)
-        self.student = Student(self.teacher, options.recipe)
+        begin = [self._begin_with(each).to(device) for each in options.begin]
+        self.student = Student(self.teacher, options.recipe, begin)
         known = TeacherTexts(self.teacher, out / TEXTS)
         self.held = some(held, MOST_HELD_S)
         self.batches = Batches(
@@ -101,6 +103,15 @@ class Run:
             f"step {self.student.step} of {options.recipe.steps}"
         )
         known.add(self.held)
+
+    def _begin_with(self, path: Path) -> Encoder:
+        source = open_source(path)
+        if source.shape != self.source.shape:
+            raise ConvertError(
+                f"{path} has other layers than {self.options.source}",
+                "begin with weights that were made of that model",
+            )
+        return Moonshine.from_source(source).encoder
 
     def _read_said(self, trained: Sequence[Clip]) -> list[Said]:
         listed = self.options.evaluated
