@@ -25,7 +25,7 @@ from harkd.recognizer.moonshine_tokens import TOKEN_END, Decoded
 from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
 from harkd.recognizer.phrase_search import Width
 from harkd.recognizer.protocol import NEVER_UNSURE, Effort
-from harkd.recognizer.second_hearing import heard_again, in_doubt
+from harkd.recognizer.second_hearing import heard_again, in_doubt, said_twice
 from harkd.recognizer.streaming_encoder import StreamingEncoderState
 from harkd.settings import EndpointSettings
 from small_phrases import small_graph
@@ -62,6 +62,24 @@ def test_what_has_unlikely_tokens_or_no_end_is_in_doubt(decoded: Decoded, doubte
 
 def test_nothing_is_in_doubt_where_that_is_switched_off() -> None:
     assert not in_doubt(said(0.01, 0.01, ended=False), NEVER_UNSURE)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "twice"),
+    [
+        ([5, 6, 7, 8, 5, 6, 7, 8], 1),
+        ([5, 6, 7, 8, 9, 1, 5, 6, 7, 8, 9], 2),
+        ([5, 6, 7, 5, 6, 7, 1], 0),
+        ([5, 5, 5, 5, 5], 1),
+        ([], 0),
+    ],
+)
+def test_phrases_of_four_tokens_that_are_said_twice_are_counted(
+    tokens: list[int], twice: int
+) -> None:
+    assert said_twice(tokens) == twice
+    decoded = Decoded(tokens, [-0.01] * (len(tokens) + 1), ended=True)
+    assert in_doubt(decoded, BELOW) is bool(twice)
 
 
 # ------------------------------------------------------------------- which of the two counts
@@ -125,6 +143,13 @@ def test_a_text_that_ends_beats_a_loop_however_likely_that_was() -> None:
     assert again(Ear(second), said(0.99, 0.99, ended=False))[0] is second
     first = said(0.4, 0.4)
     assert again(Ear(said(0.99, 0.99, ended=False)), first)[0] is first
+
+
+def test_a_text_that_says_less_twice_beats_a_likelier_one() -> None:
+    once = Decoded([5, 6, 7, 8], [-0.5] * 5, ended=True)
+    twice = Decoded([5, 6, 7, 8] * 2, [-0.1] * 9, ended=True)
+    assert again(Ear(once), twice)[0] is once
+    assert again(Ear(twice), once)[0] is once
 
 
 # ---------------------------------------------------------------------- in a loaded model

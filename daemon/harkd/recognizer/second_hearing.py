@@ -7,6 +7,8 @@ the decoder is mostly unsure where they happen. Runs on the thread that uses the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,8 @@ from harkd.recognizer.protocol import NEVER_UNSURE, Work
 
 DOUBTED_TOKENS = 3
 """A hypothesis is as doubtful as so many of its tokens that are the least likely."""
+PHRASE_TOKENS = 4
+"""Fewer are often said twice."""
 
 
 def in_doubt(decoded: Decoded, below: float) -> bool:
@@ -25,13 +29,15 @@ def in_doubt(decoded: Decoded, below: float) -> bool:
 
     Args:
         decoded: A final's hypothesis.
-        below: It is in doubt if the mean log-probability of its least likely tokens is less, or
-            if it never came to an end; `NEVER_UNSURE` doubts nothing.
+        below: It is in doubt if the mean log-probability of its least likely tokens is less, if
+            it says a phrase twice, or if it never came to an end; `NEVER_UNSURE` doubts nothing.
     """
     if below == NEVER_UNSURE or not decoded.log_probs:
         return False
     least = sorted(decoded.log_probs)[:DOUBTED_TOKENS]
-    return not decoded.ended or float(np.mean(least)) < below
+    if not decoded.ended or float(np.mean(least)) < below:
+        return True
+    return said_twice(decoded.tokens) > 0
 
 
 def heard_again(
@@ -43,8 +49,9 @@ def heard_again(
 ) -> tuple[Decoded, Work]:
     """Hear all audio at once, and return the likelier hypothesis.
 
-    One that came to an end beats one that did not. What the encoding gives from then on is what
-    the hypothesis was decoded of.
+    One that came to an end beats one that did not, and one that says less twice the other: who
+    really says a phrase twice is heard so as a whole, too. What the encoding gives from then on is
+    what the hypothesis was decoded of.
 
     Args:
         encoding: Of all audio.
@@ -62,7 +69,7 @@ def heard_again(
     decoder.attend_to(encoding.cross())
     second = decoder.decode(first, most, watch=watch)
     give_back_after(encoded.encoded_s)
-    better = (second.ended, _likelihood(second)) >= (first.ended, _likelihood(first))
+    better = _rank(second) >= _rank(first)
     lost = first if better else second
     work = Work(encoded.passes, encoded.encoded_s, lost.passes, lost.rows)
     if better:
@@ -71,6 +78,20 @@ def heard_again(
     decoder.attend_to(encoding.cross())
     decoder.intact = 0  # what is in its cache was heard otherwise
     return first, work
+
+
+def said_twice(tokens: Sequence[int]) -> int:
+    """Return how many phrases of `PHRASE_TOKENS` tokens were said before, word for word."""
+    known, twice = set[tuple[int, ...]](), 0
+    for at in range(len(tokens) - PHRASE_TOKENS + 1):
+        phrase = tuple(tokens[at : at + PHRASE_TOKENS])
+        twice += phrase in known
+        known.add(phrase)
+    return twice
+
+
+def _rank(decoded: Decoded) -> tuple[bool, int, float]:
+    return decoded.ended, -said_twice(decoded.tokens), _likelihood(decoded)
 
 
 def _likelihood(decoded: Decoded) -> float:
