@@ -30,6 +30,7 @@ from harkd.model_package import (
 )
 from harkd.model_store import IMPORT_MARK, InstalledModel, ModelStore, find_model
 from harkd.recognizer.factory import load_recognizer
+from harkd.recognizer.onnx import fetch_anew
 from harkd.service_needs import Machine, lacks
 from harkd.settings import EndpointSettings, ModelsSettings, RecognizerSettings, Settings
 
@@ -172,6 +173,12 @@ def test_a_damaged_one_is_mended_by_installing_harkd_again(
         "encoder.onnx: truncated: 5 of 63 bytes",
         "LICENSE: missing",
     ]
+
+
+def test_one_that_does_not_load_is_mended_in_the_same_way() -> None:
+    said = fetch_anew(BUNDLED_DIR / NAME / "encoder.onnx")
+    assert said == f"`harkd models verify {NAME}` checks it. {bundled_models.REINSTALL}"
+    assert "--force` replaces it" in fetch_anew(BUNDLED_DIR.parent / "other" / "encoder.onnx")
 
 
 def test_a_damaged_one_of_the_store_can_make_way_for_it(store: ModelStore) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harkd.audio import RATE_HZ
+from harkd.bundled_models import BUNDLED_DIR, REINSTALL
 from harkd.errors import ModelDamagedError, RecognitionError
 from harkd.model_package import Manifest
 
@@ -140,7 +141,10 @@ def provider_of(session: Any) -> str:
 def fetch_anew(path: Path) -> str:
     """Say how to replace the model that a file belongs to."""
     name = path.parent.name
-    return f"`harkd models verify {name}` checks it, `harkd models pull {name} --force` replaces it"
+    check = f"`harkd models verify {name}` checks it"
+    if path.parent.parent == BUNDLED_DIR:
+        return f"{check}. {REINSTALL}"
+    return f"{check}, `harkd models pull {name} --force` replaces it"
 
 
 def paths_of(folder: Path, manifest: Manifest, roles: Sequence[str]) -> dict[str, Path]:
