@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from chaos_outcome import Report  # noqa: E402 - what the tests have serves here, too
 from chaos_report import summary, table  # noqa: E402
 from chaos_rigs import RIGS, make_rig  # noqa: E402
-from chaos_run import Plan, run_chaos  # noqa: E402
+from chaos_run import MODEL, Plan, run_chaos  # noqa: E402
 from harkd.bench_machine import this_machine  # noqa: E402
-from harkd.model_store import find_model  # noqa: E402
+from harkd.model_store import store_of  # noqa: E402
 from harkd.settings import Settings  # noqa: E402
 from servers import Mosquitto  # noqa: E402
 from speaker import speech_of  # noqa: E402
@@ -56,7 +56,7 @@ def main() -> None:
 
 def run(given: argparse.Namespace, folder: Path) -> list[Report]:
     """Let each rig have its share of the faults."""
-    model = find_model(Settings())
+    model = store_of(Settings()).locate(MODEL)
     loop = speech_of(model.dir / "samples")
     reports = []
     for number, name in enumerate(given.rigs):

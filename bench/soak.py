@@ -43,7 +43,7 @@ from alsa_mic import AlsaMic, build  # noqa: E402 - the tests' servers serve her
 from daemon_process import Daemon  # noqa: E402
 from harkd.audio import RATE_HZ  # noqa: E402
 from harkd.bench_machine import this_machine  # noqa: E402
-from harkd.model_store import find_model  # noqa: E402
+from harkd.model_store import store_of  # noqa: E402
 from harkd.settings import Settings  # noqa: E402
 from servers import Mosquitto, PulseServer, Subscriber  # noqa: E402
 from speaker import Speaker  # noqa: E402
@@ -63,6 +63,8 @@ LOOK_S = 1.0
 """Real seconds between two looks at the daemon."""
 SETTLE_S = 2.0
 DEVICE = "soak"
+RECORDED = "moonshine-tiny-en"
+"""Whose recordings are played; the daemon runs the model that the settings name."""
 
 
 class Watch:
@@ -168,7 +170,7 @@ def clock(hours: float, seed: int) -> tuple[list[str], list[str]]:
 
 def soak(given: argparse.Namespace, folder: Path) -> tuple[list[str], list[str]]:
     """Run the daemon over the mixture, and return the report and what was broken."""
-    model = find_model(Settings())
+    model = store_of(Settings()).locate(RECORDED)
     samples = [model.dir / each.path for each in model.manifest.samples]
     mixed = mixture(samples, LOOP_S, given.seed)
     (folder / "broker").mkdir()

@@ -27,6 +27,8 @@ from daemon_process import Daemon, children
 from harkd.settings import AudioSettings
 from servers import Mosquitto, Received, Subscriber
 
+MODEL = "moonshine-tiny-en"
+"""What is said are its recordings."""
 START_S = 30.0
 HEAL_AFTER_S = 8.0
 """Then it is looked whether anybody hears anything from the sound server."""
@@ -80,6 +82,7 @@ def run_chaos(
     env = {
         **rig.env,
         "HARKD_MODELS": models,
+        "HARKD_RECOGNIZER__MODEL": MODEL,
         "HARKD_DEVICE_ID": "chaos",
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),

@@ -13,7 +13,6 @@ import pytest
 
 from certificates import Certificates
 from harkd.errors import ModelError
-from harkd.model_catalogue import DEFAULT_MODEL
 from harkd.model_store import ModelStore
 
 if TYPE_CHECKING:
@@ -67,8 +66,8 @@ def installed(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
-    """The default model's directory."""
-    return installed(DEFAULT_MODEL)
+    """The directory of the catalogue's first entry: what was published, with recordings."""
+    return installed("moonshine-tiny-en")
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +78,7 @@ def base_model_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def published_source(model_dir: Path) -> Source:
-    """The default model's weights, as the converter reads them."""
+    """That model's weights, as the converter reads them."""
     from harkd_convert.sources import open_source
 
     return open_source(model_dir)
@@ -89,7 +88,7 @@ def published_source(model_dir: Path) -> Source:
 def lean_model_dir(
     model_dir: Path, published_source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The default model as `harkd-convert` makes it, without the converter's own checks."""
+    """That model as `harkd-convert` makes it, without the converter's own checks."""
     from harkd_convert.package import Options, completed, limits_of, write_package
 
     options = completed(published_source, Options())

@@ -46,6 +46,7 @@ def running(model_dir: Path, broker: Mosquitto, tmp_path: Path) -> Running:
     def run(**settings: str) -> Iterator[tuple[Daemon, Mouth]]:
         env = {
             "HARKD_MODELS": str(model_dir.parent),
+            "HARKD_RECOGNIZER__MODEL": model_dir.name,
             "HARKD_MQTT__HOST": broker.host,
             "HARKD_MQTT__PORT": str(broker.port),
             "HARKD_DEVICE_ID": "kitchen",

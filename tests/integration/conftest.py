@@ -76,6 +76,7 @@ def env(model_dir: Path, broker: Mosquitto) -> dict[str, str]:
     """What a daemon of these tests needs in its environment."""
     return {
         "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_RECOGNIZER__MODEL": model_dir.name,
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),
         "HARKD_DEVICE_ID": "test",

@@ -16,9 +16,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.model]
 
 def bench(model_dir: Path, *words: str) -> dict[str, Any]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HARKD_")}
+    own = {"HARKD_MODELS": str(model_dir.parent), "HARKD_RECOGNIZER__MODEL": model_dir.name}
     done = subprocess.run(
         [sys.executable, "-m", "harkd", "bench", *words, "--json"],
-        env={**clean, "XDG_CONFIG_HOME": "/nonexistent", "HARKD_MODELS": str(model_dir.parent)},
+        env={**clean, "XDG_CONFIG_HOME": "/nonexistent", **own},
         capture_output=True,
         timeout=180,
         check=False,

@@ -229,6 +229,7 @@ def test_without_a_broker_in_the_settings_the_daemon_brings_its_own(
     mic = alsa_mic_factory(model_dir / "samples" / "beckett.wav")
     env = {
         "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_RECOGNIZER__MODEL": model_dir.name,
         "HARKD_MQTT__PORT": str(free_port()),
         "HARKD_DEVICE_ID": "first",
         **mic.env,

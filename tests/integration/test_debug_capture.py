@@ -15,7 +15,7 @@ import soundfile
 from daemon_process import Daemon
 from harkd.app import load
 from harkd.model_store import find_model
-from harkd.settings import ModelsSettings, Settings
+from harkd.settings import ModelsSettings, RecognizerSettings, Settings
 from servers import Mosquitto, Received, Subscriber
 
 pytestmark = [pytest.mark.integration, pytest.mark.model]
@@ -76,7 +76,10 @@ def test_saved_audio_is_heard_again_as_it_was_within_the_bounds_of_its_folder(
         told = body(subscriber.wait_for(on("debug/saved"), 10, after=seen))
     assert (told["folder"], told["count"]) == (str(folder), 2)
     assert sorted(path.name for path in folder.glob("*.wav")) == told["files"]
-    settings = Settings(models=ModelsSettings(dir=str(model_dir.parent)))
+    settings = Settings(
+        models=ModelsSettings(dir=str(model_dir.parent)),
+        recognizer=RecognizerSettings(model=model_dir.name),
+    )
     recognizer = load(find_model(settings), settings)
     finals = {each["id"]: each["text"] for each in ends() if each["event_type"] == "final"}
     ids = set()

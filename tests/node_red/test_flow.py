@@ -115,6 +115,7 @@ def test_the_flow_hears_every_final_and_lets_pass_what_it_waits_for(
 ) -> None:
     env = {
         "HARKD_MODELS": str(model_dir.parent),
+        "HARKD_RECOGNIZER__MODEL": model_dir.name,
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),
         "HARKD_DEVICE_ID": "kitchen",

@@ -96,7 +96,7 @@ class Screen:
 def sentence(machine: Machine, folder: Path) -> Path:
     """Return a recording of 2.6 s, cut from the one that comes with the model."""
     whole, cut = folder / "beckett.wav", folder / "sentence.wav"
-    fetch = "cat .local/share/harkd/models/moonshine-tiny-en/samples/beckett.wav"
+    fetch = 'cat "$(harkd/.venv/bin/harkd models path)"/samples/beckett.wav'
     with whole.open("wb") as file:
         subprocess.run([*machine.ssh(), fetch], stdout=file, check=True, timeout=120)
     subprocess.run(["sox", whole, cut, "trim", "0", "2.6", "pad", "0.3", "1.5"], check=True)

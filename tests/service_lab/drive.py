@@ -31,6 +31,8 @@ mqtt:
   username: harkd
 audio:
   device: default
+recognizer:
+  model: moonshine-tiny-en
 """
 
 BROKER = """\
