@@ -28,9 +28,9 @@ Written by `scripts/lock` from the packages' own metadata, for Python 3.11 on am
 on Python 3.13 and arm64 differs in versions only. "Making the model" and PyTorch (BSD-3-Clause) are
 in no image. What comes from Debian has its licences in `/usr/share/doc/*/copyright` of the image.
 
-harkd itself is under Apache-2.0, the model that comes with it and the default model under MIT; the
-image's label `org.opencontainers.image.licenses` names both. NVIDIA's libraries are in the CUDA
-image only, and are not free software.
+harkd itself is under Apache-2.0, the models under MIT; the image's label
+`org.opencontainers.image.licenses` names both. NVIDIA's libraries are in the CUDA image only, and
+are not free software.
 
 | package | version | licence | in |
 |---|---|---|---|

@@ -18,7 +18,6 @@ import click
 
 from harkd.bundled_models import instead_of
 from harkd.cli_config import config_option
-from harkd.errors import ModelMissingError
 from harkd.interruption import terminable
 from harkd.memory import rooms
 from harkd.memory_check import verdict_of
@@ -188,11 +187,7 @@ def import_model(
 @click.pass_obj
 def verify(store: ModelStore, name: str | None) -> None:
     """Compare every byte of the model NAME (all installed ones if omitted) with its checksum."""
-    names = [name] if name else [model.name for model in store.installed()]
-    if not names:
-        raise ModelMissingError(
-            f"no model is installed in {store.root}", f"Run `harkd models pull {DEFAULT_MODEL}`"
-        )
+    names = [name] if name else [model.name for model in store.installed()] or [DEFAULT_MODEL]
     damaged = False
     for each in names:
         faults = store.verify(each)

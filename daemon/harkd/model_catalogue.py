@@ -26,7 +26,8 @@ from harkd.errors import ModelPullError
 from harkd.model_package import Manifest, PackagedFile, Sample, sha256_of, write_manifest
 from harkd.whole_file import sync_folder
 
-DEFAULT_MODEL = "moonshine-tiny-en"
+DEFAULT_MODEL = "moonshine-tiny-streaming-en"
+"""It comes with harkd (`bundled_models`)."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage (`waiting`, `download`, `verify`, `unpack`), bytes done, bytes in all."""

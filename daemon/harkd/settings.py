@@ -141,7 +141,7 @@ class EndpointSettings:
 class RecognizerSettings:
     """How speech becomes text."""
 
-    model: str = "moonshine-tiny-en"
+    model: str = "moonshine-tiny-streaming-en"
     """Name of an installed model."""
     partials: bool = True
     """Whether text is published while it is still being spoken."""

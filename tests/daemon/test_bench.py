@@ -69,6 +69,7 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, i
     monkeypatch.setattr(settings_file, "SYSTEM_FILE", tmp_path / "etc" / "harkd.yaml")
     monkeypatch.delenv("HARKD_CONFIG", raising=False)
     monkeypatch.setenv("HARKD_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("HARKD_RECOGNIZER__MODEL", "moonshine-tiny-en")
     make_package(tmp_path / "models", "moonshine-tiny-en", sample=True)
     make_package(tmp_path / "models", "lean", sample=False)
     calls: list[tuple[str, int, Effort]] = []

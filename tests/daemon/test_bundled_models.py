@@ -19,6 +19,7 @@ from harkd.cli_models import models as models_command
 from harkd.errors import HarkdError, ModelDamagedError, ModelMissingError
 from harkd.memory_check import candidates
 from harkd.memory_need import need_of
+from harkd.model_catalogue import DEFAULT_MODEL
 from harkd.model_import import import_package
 from harkd.model_package import (
     MANIFEST_NAME,
@@ -235,6 +236,7 @@ def test_list_tells_that_it_comes_with_harkd_first_of_all(store: ModelStore, bun
     _, table = run(store, "list")
     assert table.splitlines()[1].startswith(NAME)
     assert "comes with harkd" in table.splitlines()[1]
+    assert f"{DEFAULT_MODEL} (default)" in table
     rows = {row["name"]: row for row in json.loads(run(store, "list", "--json")[1])}
     assert rows[NAME]["state"] == "installed"
     assert rows[NAME]["bundled"] is True
@@ -257,7 +259,7 @@ def test_pull_path_and_verify_succeed_without_a_network(
     store: ModelStore, bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a process was started"))
-    status, said = run(store, "pull", NAME)
+    status, said = run(store, "pull")
     assert status == 0
     assert f"{NAME} comes with harkd: nothing to fetch. It lies in {bundled / NAME}\n" in said
     assert run(store, "path", NAME) == (0, f"{bundled / NAME}\n")
@@ -287,6 +289,14 @@ def test_remove_refuses_before_it_asks(
 
 def test_at_least_the_one_that_is_promised_comes_along() -> None:
     assert set(BUNDLED) <= {path.name for path in COME_ALONG}
+
+
+def test_the_default_model_is_one_of_them_and_has_a_recording_to_try_it_with() -> None:
+    """`scripts/quickstart` plays it, `harkd doctor` and `harkd bench` hear it."""
+    assert Settings().recognizer.model == DEFAULT_MODEL
+    found = find_model(Settings(models=ModelsSettings(dir="/nonexistent")))
+    assert found.dir == BUNDLED_DIR / DEFAULT_MODEL
+    assert "samples/commands.wav" in [sample.path for sample in found.manifest.samples]
 
 
 @pytest.mark.parametrize("package", COME_ALONG, ids=lambda path: path.name)
@@ -322,15 +332,27 @@ def test_it_makes_the_wheel_no_larger_than_was_allowed(package: Path, tmp_path: 
 @pytest.mark.model
 @pytest.mark.parametrize("package", COME_ALONG, ids=lambda path: path.name)
 def test_it_hears_speech_and_its_folder_stays_as_it_is(package: Path, model_dir: Path) -> None:
-    before = state_of(package)
-    samples, _ = soundfile.read(model_dir / "samples" / "beckett.wav", dtype="int16")
-    stream = load_recognizer(package, load_manifest(package), threads=1).stream()
-    for block in np.array_split(samples, 20):
-        stream.accept(block)
-    words = re.findall("[a-z]+", stream.finish().text.lower())
+    before, manifest = state_of(package), load_manifest(package)
+    recognizer = load_recognizer(package, manifest, threads=1)
+
+    def words_in(recording: Path) -> list[str]:
+        samples, _ = soundfile.read(recording, dtype="int16")
+        stream = recognizer.stream()
+        for block in np.array_split(samples, 20):
+            stream.accept(block)
+            stream.hypothesis()
+        return words_of(stream.finish().text)
+
+    for sample in manifest.samples:
+        assert words_in(package / sample.path) == words_of(sample.text or "")
+    words = words_in(model_dir / "samples" / "beckett.wav")  # somebody else reads there
     assert words[:8] == ["ever", "tried", "ever", "failed", "no", "matter", "try", "again"]
     assert words[-2:] == ["fail", "better"]
     assert state_of(package) == before
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall("[a-z]+", text.lower())
 
 
 @pytest.mark.parametrize("package", COME_ALONG, ids=lambda path: path.name)

@@ -126,7 +126,8 @@ def test_the_command_loads_nothing_that_recognizes() -> None:
 
 def test_check_says_what_is_missing_here_though_it_is_no_fault_of_the_file(file: Path) -> None:
     """Whose file the password is, and where models lie, depends on who runs harkd."""
-    file.write_text("mqtt: {host: pi, username: me, password_file: /no/such/file}\n")
+    text = "mqtt: {host: pi, username: me, password_file: /no/such/file}\n"
+    file.write_text(text + "recognizer: {model: moonshine-base-en}\n")
     result = run("check", file)
     assert result.exit_code == 0
     assert "/no/such/file" in result.stderr

@@ -54,6 +54,8 @@ class Host:
         return {str(path.relative_to(self.root)) for path in found}
 
 
+PULLED = "recognizer: {model: moonshine-tiny-en}\n"
+"""A model that does not come with harkd."""
 FILES = {"etc/systemd/system/harkd.service", "etc/sysusers.d/harkd.conf"} | {
     "etc/tmpfiles.d/harkd.conf"
 }
@@ -123,7 +125,18 @@ def test_now_starts_it_or_starts_it_anew(complete: Host) -> None:
     assert complete.systemd.asked[-1] == "systemctl restart harkd.service"
 
 
+def test_the_default_model_is_there_without_a_pull(host: Host) -> None:
+    done = host.run("install", "--now", "--pull")
+    assert done.exit_code == 0
+    assert "the model moonshine-tiny-streaming-en is in" in done.stdout
+    assert "missing" not in done.stdout
+    assert host.systemd.asked[-1] == "systemctl restart harkd.service"
+    assert not (host.root / "var/lib/harkd/models").exists()
+
+
 def test_what_would_fail_is_installed_and_not_started(host: Host) -> None:
+    (host.root / "etc/harkd").mkdir()
+    (host.root / "etc/harkd/harkd.yaml").write_text(PULLED)
     done = host.run("install", "--now")
     assert done.exit_code == 1
     assert "missing: the model moonshine-tiny-en is not in" in done.stdout
@@ -377,7 +390,7 @@ def test_ones_own_settings_are_not_the_services(host: Host, tmp_path: Path) -> N
 def test_a_model_in_ones_own_home_is_to_be_imported(host: Host, tmp_path: Path) -> None:
     own = tmp_path / "home/.local/share/harkd/models/moonshine-tiny-en"
     own.mkdir(parents=True)
-    mends = "\n".join(lacks(host, asker_home=tmp_path / "home").values())
+    mends = "\n".join(lacks(host, PULLED, asker_home=tmp_path / "home").values())
     assert f"import {own}" in mends
 
 

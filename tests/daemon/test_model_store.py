@@ -20,7 +20,7 @@ import harkd
 from harkd import model_catalogue
 from harkd.cli_models import models as models_command
 from harkd.errors import HarkdError, ModelDamagedError, ModelMissingError, ModelPullError
-from harkd.model_catalogue import DEFAULT_MODEL, CatalogueEntry
+from harkd.model_catalogue import CatalogueEntry
 from harkd.model_import import import_package
 from harkd.model_package import MANIFEST_NAME, Manifest, PackagedFile, Sample, write_manifest
 from harkd.model_store import ModelStore
@@ -562,14 +562,16 @@ def _run(store: ModelStore, *words: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_list_tells_the_default_what_is_installed_and_what_is_damaged(ready: ModelStore) -> None:
+def test_list_tells_what_can_be_pulled_what_is_installed_and_what_is_damaged(
+    ready: ModelStore,
+) -> None:
     status, table = _run(ready, "list")
     assert status == 0
-    assert f"{DEFAULT_MODEL} (default)" in table
+    assert "moonshine-tiny-en  available" in table
     (ready.root / NAME / "LICENSE").unlink()
     rows = {row["name"]: row for row in json.loads(_run(ready, "list", "--json")[1])}
-    assert rows[DEFAULT_MODEL]["state"] == "available"
-    assert rows[DEFAULT_MODEL]["default"] is True
+    assert rows["moonshine-tiny-en"]["state"] == "available"
+    assert rows["moonshine-tiny-en"]["default"] is False
     assert rows[NAME]["state"] == "damaged"
     assert rows[NAME]["faults"] == ["LICENSE: missing"]
 
@@ -594,7 +596,7 @@ def test_verify_fails_naming_the_file_and_the_mend(ready: ModelStore) -> None:
 
 
 def test_verify_of_an_empty_store_does_not_pass(store: ModelStore) -> None:
-    with pytest.raises(ModelMissingError, match="no model is installed"):
+    with pytest.raises(ModelMissingError, match="should come with harkd"):
         _run(store, "verify")
 
 

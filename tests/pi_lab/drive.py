@@ -19,6 +19,8 @@ from pi_lab.room import Room
 from pi_lab.screen import Screen, Terminal, remark, sentence, tell
 
 INSTALL_S, START_S, FINAL_S = 5400, 600, 240
+SPOKEN = '"Set a timer for three hours and ten minutes."'
+"""What is said in the recording that is played."""
 PORT = 21883
 SETTINGS = f"""\
 device_id: kitchen
@@ -69,7 +71,7 @@ def quickstart(machine: Machine, room: Room, folder: Path) -> None:
         tell(f"# {time.monotonic() - began:.0f} s")
         wav = sentence(machine, folder)
         time.sleep(10)  # it has just begun, and is slow
-        remark('"Ever tried, ever failed." is played into the card')
+        remark(f"{SPOKEN} is played into the card")
         began = time.monotonic()
         room.speak(wav)
         terminal.wait_for('" (', FINAL_S)
@@ -83,7 +85,7 @@ def install_service(screen: Screen) -> None:
     """The README's command for a service, with the settings for a broker elsewhere."""
     screen.write("/etc/harkd/harkd.yaml", SETTINGS)
     screen.type(".venv/bin/harkd config check")
-    screen.type("sudo .venv/bin/harkd service install --now --pull", most_s=1800)
+    screen.type("sudo .venv/bin/harkd service install --now", most_s=1800)
     screen.type("systemctl is-active harkd")
 
 
@@ -190,7 +192,7 @@ def use(folder: Path, room: Room, pi: str) -> None:
         since = room.mark
         screen.type("sudo systemctl start harkd")
         wait_listening(room, since, START_S)
-        show_final(room, wav, '"Ever tried, ever failed." is played into the card')
+        show_final(room, wav, f"{SPOKEN} is played into the card")
         killed(machine, room, screen, wav)
         late(room, screen, wav)
         screen.type(".venv/bin/harkd health", codes=(0, 1))

@@ -94,10 +94,10 @@ class Screen:
 
 
 def sentence(machine: Machine, folder: Path) -> Path:
-    """Return a recording of 2.6 s, cut from the one that comes with the model."""
-    whole, cut = folder / "beckett.wav", folder / "sentence.wav"
-    fetch = 'cat "$(harkd/.venv/bin/harkd models path)"/samples/beckett.wav'
+    """Return the first sentence of the recording that comes with the model."""
+    whole, cut = folder / "commands.wav", folder / "sentence.wav"
+    fetch = 'cat "$(harkd/.venv/bin/harkd models path)"/samples/commands.wav'
     with whole.open("wb") as file:
         subprocess.run([*machine.ssh(), fetch], stdout=file, check=True, timeout=120)
-    subprocess.run(["sox", whole, cut, "trim", "0", "2.6", "pad", "0.3", "1.5"], check=True)
+    subprocess.run(["sox", whole, cut, "trim", "0.4", "3.9", "pad", "0.3", "1.5"], check=True)
     return cut
