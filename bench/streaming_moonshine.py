@@ -12,8 +12,8 @@ time: audio positions are those of live audio in which recognition takes no time
 recognizer took for the partials, for what it prepared in the pause, and for the final is measured
 apart, in CPU seconds.
 
-A word is shown late by the audio from when the first subject showed it to when the other did, over
-the words on which their finals agree.
+A word is shown late by the audio from when the first subject showed it to when the other did: the
+median over the words on which their finals agree.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def row(name: str, seconds: int, turns: list[list[Turn]], first: list[list[Turn]
         f"{sum(each.decoder_rows for each in work) / audio_s:.1f}",
         f"{sum(each[0].partials for each in turns) / len(turns):.1f}",
         f"{statistics.fmean(ended):.0f}" if ended else "–",
-        f"{statistics.fmean(late):+.0f}" if late else "–",
+        f"{statistics.median(late):+.0f}" if late else "–",
     ]
 
 
