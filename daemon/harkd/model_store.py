@@ -117,6 +117,8 @@ class ModelStore:
         self.catalogue = catalogue
         self.shipped = SHIPPED_DIR if shipped is None else shipped
         self.bundled = BUNDLED_DIR if bundled is None else bundled
+        self._folders = (root, self.shipped, self.bundled)
+        """Where a name is looked for, in this order"""
         self._free_bytes = free_bytes
 
     def locate(self, name: str) -> InstalledModel:
@@ -143,7 +145,7 @@ class ModelStore:
     def installed(self) -> list[StoredModel]:
         """Return what the store holds, damaged models too, by name; raises ModelError."""
         found: dict[str, Path] = {}
-        for folder in (self.root, self.shipped, self.bundled):
+        for folder in self._folders:
             try:
                 for each in folder.iterdir():
                     if _NAME.fullmatch(each.name) and each.is_dir():
@@ -167,21 +169,22 @@ class ModelStore:
         """Return what to do about a damaged model, for a name or a path."""
         if self.is_bundled(name):
             return REINSTALL
+        own = instead_of(name)
         pull = f"`harkd models pull {name} --force`" if name in self.catalogue else ""
         if "/" not in name and (origin := self.imported_from(name)):
             words = f"{shlex.quote(origin)} --name {name} --force"
             again = f"Import it again: `harkd models import {words}`"
             if self._lies_in(self.bundled, name):
-                return f"{again}, or {instead_of(name)}"
+                return f"{again}, or {own}"
             return f"{again}, or install the catalogue's: {pull}" if pull else again
         if self._lies_in(self.bundled, name):
-            return f"U{instead_of(name)[1:]}"
+            return own[0].upper() + own[1:]
         return f"Run {pull}" if pull else "Copy the model's directory again from where it came"
 
     def is_bundled(self, name: str) -> bool:
         """Tell whether what `locate` finds under a name is what comes with harkd."""
-        own = self._lies_in(self.root, name) or self._lies_in(self.shipped, name)
-        return not own and self._lies_in(self.bundled, name)
+        found = self._found(name)
+        return found is not None and found.parent == self.bundled
 
     def imported_from(self, name: str) -> str:
         """Return the path that a model of the store was imported from; empty if it was not."""
@@ -268,15 +271,11 @@ class ModelStore:
         is_path = "/" in name
         directory = expand(name).absolute() if is_path else self.root / name
         try:
-            exists = bool(is_path or _NAME.fullmatch(name)) and directory.is_dir()
-            if not exists and not is_path:
-                for folder in (self.shipped, self.bundled):
-                    if self._lies_in(folder, name):
-                        return folder / name
+            found = (directory if directory.is_dir() else None) if is_path else self._found(name)
         except OSError as error:
             raise unreadable(directory, error) from error
-        if exists:
-            return directory
+        if found:
+            return found
         if is_path:
             raise ModelMissingError(
                 f"{directory} is no directory", f"Name a directory with a {MANIFEST_NAME}"
@@ -289,6 +288,10 @@ class ModelStore:
         if name in BUNDLED:
             raise missing(name, self.bundled)
         raise self._unknown(name)
+
+    def _found(self, name: str) -> Path | None:
+        """Return the first folder that has a model of that name; raises OSError."""
+        return next((each / name for each in self._folders if self._lies_in(each, name)), None)
 
     def _lies_in(self, folder: Path, name: str) -> bool:
         """Tell whether a folder has a model of that name, whole or not; raises OSError."""
