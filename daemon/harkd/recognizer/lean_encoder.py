@@ -8,6 +8,7 @@ behind them are kept. Runs on the thread that uses the stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,43 @@ class LeanEncoder:
         cross = {each.name: each.shape for each in self.session.get_outputs()}["cross"]
         self.cross_shape = (int(cross[0]), int(cross[1]), int(cross[3]))
         """2 × decoder layers, heads, features of a head."""
+        self.past_names = [f"{k}_{i}" for i in range(self.layers) for k in ("key", "value")]
+        """Of the keys and values that a pass takes and gives"""
+
+    def encode(
+        self,
+        rows: Float32,
+        start: int,
+        past: Sequence[NDArray[Any]],
+        total: float,
+        squares: float,
+        count: int,
+    ) -> dict[str, NDArray[Any]]:
+        """Run the encoder over new frames.
+
+        Args:
+            rows: Of these: float32, (2 × frames + 1, 2 × width).
+            start: Frames before them.
+            past: What they look back at, in the order of `past_names`: each (frames, width).
+            total: Sum over so many features, for the norm.
+            squares: And of their squares.
+            count: So many features.
+
+        Returns:
+            The graph's outputs by name.
+        """
+        mean = total / count
+        variance = squares / count - mean * mean
+        scale = 1.0 / np.sqrt(max(variance, 0.0) + self.epsilon)
+        feed: dict[str, Any] = {
+            "rows": rows,
+            "scale": np.array([scale], np.float32),
+            "shift": np.array([-mean * scale], np.float32),
+            "start": np.array([start], np.int64),
+        }
+        for name, each in zip(self.past_names, past, strict=True):
+            feed[f"past_{name}"] = each[None]
+        return dict(zip(self.outputs, self.session.run(None, feed), strict=True))
 
 
 class EncoderState:
@@ -122,20 +160,15 @@ class EncoderState:
         if self.anew:
             self._frames_anew = frames
             self._forget()  # before the pass, since both at once would take the most memory
-        mean = self._total / (self._summed * self._encoder.width)
-        variance = self._squares / (self._summed * self._encoder.width) - mean * mean
-        scale = 1.0 / np.sqrt(max(variance, 0.0) + self._encoder.epsilon)
-        feed: dict[str, Any] = {
-            "rows": self._stem_rows[2 * kept : 2 * frames + 1],
-            "scale": np.array([scale], np.float32),
-            "shift": np.array([-mean * scale], np.float32),
-            "start": np.array([kept], np.int64),
-        }
-        names = [f"{kind}_{i}" for i in range(self._encoder.layers) for kind in ("key", "value")]
-        for past, name in zip(self._past, names, strict=True):
-            feed[f"past_{name}"] = past[None, :kept]  # (1, kept, width)
-        made = self._encoder.session.run(None, feed)
-        outputs = dict(zip(self._encoder.outputs, made, strict=True))
+        outputs = self._encoder.encode(
+            self._stem_rows[2 * kept : 2 * frames + 1],
+            kept,
+            [each[:kept] for each in self._past],
+            self._total,
+            self._squares,
+            self._summed * self._encoder.width,
+        )
+        names = self._encoder.past_names
         if kept:
             for i, name in enumerate(names):
                 self._past[i] = with_room(self._past[i], frames, axis=0)

@@ -71,7 +71,7 @@ class StreamingEncoderState:
         """So many have been encoded."""
         self._most_past = plan.first_frames + plan.left_context_frames
         room = self._most_past + plan.chunk_frames + ROOM_FRAMES
-        names = [f"{kind}_{i}" for i in range(encoder.layers) for kind in ("key", "value")]
+        names = encoder.past_names
         self._past = {name: np.empty((room, width), encoder.real) for name in names}
         self._past_begin = self._past_end = 0  # rows of these that are in use
         first = (plan.first_frames, width)
@@ -197,21 +197,15 @@ class StreamingEncoderState:
             sums: Of all taps up to the last of them.
             alone: They are all frames from the first on, and hear no others.
         """
-        count = sums.taps * self._encoder.width
-        mean = sums.total / count
-        variance = sums.squares / count - mean * mean
-        scale = 1.0 / np.sqrt(max(variance, 0.0) + self._encoder.epsilon)
-        feed: dict[str, Any] = {
-            "rows": rows,
-            "scale": np.array([scale], np.float32),
-            "shift": np.array([-mean * scale], np.float32),
-            "start": np.array([0 if alone else self.kept], np.int64),
-        }
         end = self._past_begin if alone else self._past_end
-        for name, past in self._past.items():
-            feed[f"past_{name}"] = past[None, self._past_begin : end]
-        made = self._encoder.session.run(None, feed)
-        return dict(zip(self._encoder.outputs, made, strict=True))
+        return self._encoder.encode(
+            rows,
+            0 if alone else self.kept,
+            [each[self._past_begin : end] for each in self._past.values()],
+            sums.total,
+            sums.squares,
+            sums.taps * self._encoder.width,
+        )
 
     def _take_past(self, outputs: dict[str, NDArray[Any]], chunk: int) -> None:
         """Add the chunk's keys and values to the past, and forget what is out of reach.
