@@ -169,19 +169,17 @@ def repeated_at_end(tokens: Sequence[int]) -> int:
 
     Of `a b c a b c a b` these are the last five. 0 where fewer than `REPEATED_LEAST` do.
     """
-    most = 0
-    for length in range(1, LOOP_MOST_TOKENS + 1):
-        pairs = zip(reversed(tokens), reversed(tokens[:-length]), strict=False)
-        alike = next((i for i, (a, b) in enumerate(pairs) if a != b), max(0, len(tokens) - length))
-        if alike >= max(length, REPEATED_LEAST):
-            most = max(most, alike)
-    return most
+    alike = [(length, _alike(tokens, length)) for length in range(1, LOOP_MOST_TOKENS + 1)]
+    return max((n for length, n in alike if n >= max(length, REPEATED_LEAST)), default=0)
 
 
 def ends_in_loop(tokens: list[int]) -> bool:
     """Tell whether the tokens end in one phrase, said `LOOP_REPEATS` times or more."""
-    for length in range(1, LOOP_MOST_TOKENS + 1):
-        tail = tokens[-length * LOOP_REPEATS :]
-        if len(tail) == length * LOOP_REPEATS and tail == tail[:length] * LOOP_REPEATS:
-            return True
-    return False
+    lengths = range(1, LOOP_MOST_TOKENS + 1)
+    return any(_alike(tokens, each) >= each * (LOOP_REPEATS - 1) for each in lengths)
+
+
+def _alike(tokens: Sequence[int], length: int) -> int:
+    """Return how many tokens at the end are each the same as the one `length` before it."""
+    pairs = zip(reversed(tokens), reversed(tokens[:-length]), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), max(0, len(tokens) - length))
