@@ -63,6 +63,10 @@ PRIOR_TAPS, PRIOR_VARIANCE = 100, 0.0029
 at first it has heard too little to know how loud the speech is."""
 
 
+LEFT_CONTEXT_FRAMES, FIRST_FRAMES = 166, 125
+"""What a pass of one looks back at, with which weights are taught, too."""
+
+
 class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the family `moonshine-streaming` listens; frames are those of its encoder."""
 
@@ -70,9 +74,9 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Frames that a pass encodes for good, 1 at least"""
     look_ahead_frames: Annotated[int, msgspec.Meta(ge=0)]
     """Frames behind these that it hears besides; the next pass encodes them again"""
-    left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = 166
+    left_context_frames: Annotated[int, msgspec.Meta(ge=0)] = LEFT_CONTEXT_FRAMES
     """Frames before these that it looks back at"""
-    first_frames: Annotated[int, msgspec.Meta(ge=0)] = 125
+    first_frames: Annotated[int, msgspec.Meta(ge=0)] = FIRST_FRAMES
     """Frames at the begin of the utterance that it looks back at besides"""
     prior_taps: Annotated[int, msgspec.Meta(ge=0)] = PRIOR_TAPS
     """So many taps of the first convolution count as heard before the audio begins"""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harkd.model_package import FIRST_FRAMES, LEFT_CONTEXT_FRAMES
 from harkd_convert.errors import ConvertError
 from harkd_convert.plan_text import chunk_and_look_ahead
 
@@ -87,9 +88,9 @@ class Past:
     Forgetting an utterance's first frames ruins what comes after: all attention leans on them.
     """
 
-    latest: int = 166
+    latest: int = LEFT_CONTEXT_FRAMES
     """So many before the pass: 4 s"""
-    first: int = 125
+    first: int = FIRST_FRAMES
     """And so many of the utterance's first: 3 s"""
 
 
