@@ -10,7 +10,6 @@ of the two texts counts. Runs on the thread that uses the stream.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from harkd.model_package import Manifest, Streaming
 from harkd.recognizer.encoding import Encoded, Encoding
 from harkd.recognizer.lean_encoder import FRAME_SAMPLES, LeanEncoder
 from harkd.recognizer.moonshine_lean import MoonshineLean
-from harkd.recognizer.protocol import EVERYTHING, Effort
+from harkd.recognizer.protocol import EVERYTHING, Effort, as_log_prob
 from harkd.recognizer.streaming_encoder import StreamingEncoderState
 
 
@@ -58,8 +57,7 @@ class MoonshineStreaming(MoonshineLean):
             )
         self.plan = manifest.streaming
         super().__init__(folder, manifest, threads, effort, device)
-        if self.plan.doubt_below:
-            self.doubted = math.log(self.plan.doubt_below)
+        self.doubted = as_log_prob(self.plan.doubt_below)
 
     def begin(self, capacity_s: float) -> Encoding:
         """Begin to encode a segment, with room for so many seconds."""
@@ -104,6 +102,7 @@ class StreamingEncoding:
 
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
         """Do the passes that are due and, if `exact`, one over what is left."""
+        self._whole = None
         passes, frames = self._state.advance()
         self._passes += passes
         heard = self._passes

@@ -44,6 +44,11 @@ NEVER_UNSURE = -math.inf
 """For a log-probability: any other is above it."""
 
 
+def as_log_prob(probability: float) -> float:
+    """Return a limit of 0…1 as a log-probability; nothing is below that of 0."""
+    return math.log(probability) if probability else NEVER_UNSURE
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """What a recognizer may leave out while a segment grows; each part can be switched off."""
@@ -58,7 +63,7 @@ class Effort:
     @property
     def unsure(self) -> float:
         """The same as a log-probability."""
-        return math.log(self.partial_confidence) if self.partial_confidence else NEVER_UNSURE
+        return as_log_prob(self.partial_confidence)
 
 
 EVERYTHING = Effort()
