@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import soundfile
+from numpy.typing import NDArray
 
 from certificates import Certificates
 from harkd.errors import ModelError
@@ -68,6 +71,15 @@ def installed(name: str) -> Path:
 def model_dir() -> Path:
     """The directory of the catalogue's first entry: what was published, with recordings."""
     return installed("moonshine-tiny-en")
+
+
+@pytest.fixture(scope="session")
+def beckett(model_dir: Path) -> NDArray[np.int16]:
+    """10 s of a reading voice, which comes with that model: int16, (n,), 16 kHz."""
+    audio: NDArray[np.int16] = soundfile.read(model_dir / "samples" / "beckett.wav", dtype="int16")[
+        0
+    ]
+    return audio
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import soundfile
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
@@ -65,14 +64,6 @@ def loaded(folder: Path, *plan: int, effort: Effort = EVERYTHING) -> MoonshineSt
 def model(lean_model_dir: Path) -> MoonshineStreaming:
     """16:16, loaded once."""
     return loaded(lean_model_dir, 16, 16)
-
-
-@pytest.fixture(scope="module")
-def beckett(model_dir: Path) -> Int16:
-    """10 s of a reading voice."""
-    path = model_dir / load_manifest(model_dir).samples[0].path
-    audio: Int16 = soundfile.read(path, dtype="int16")[0]
-    return audio
 
 
 def floats(audio: Int16) -> Float32:

@@ -10,15 +10,17 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
-import soundfile
 from numpy.typing import NDArray
 
 from harkd.audio import RATE_HZ
+from harkd.errors import RecognitionError
 from harkd.memory_need import need_of
 from harkd.model_package import Manifest, Streaming, load_manifest
+from harkd.recognizer import lean_stream
 from harkd.recognizer.encoding import Encoded, Encoding
 from harkd.recognizer.factory import load_recognizer
 from harkd.recognizer.lean_decoder import DecoderState
+from harkd.recognizer.lean_encoder import FRAME_SAMPLES
 from harkd.recognizer.lean_stream import LeanStream
 from harkd.recognizer.moonshine_streaming import MoonshineStreaming, StreamingEncoding
 from harkd.recognizer.moonshine_tokens import TOKEN_END, Decoded
@@ -180,14 +182,6 @@ def certain(lean_model_dir: Path) -> MoonshineStreaming:
     return loaded(lean_model_dir, 0.0)
 
 
-@pytest.fixture(scope="module")
-def beckett(model_dir: Path) -> Int16:
-    """10 s of a reading voice."""
-    path = model_dir / load_manifest(model_dir).samples[0].path
-    audio: Int16 = soundfile.read(path, dtype="int16")[0]
-    return audio
-
-
 def stream_of(model: MoonshineStreaming, audio: Int16) -> LeanStream:
     stream = model.stream()
     stream.accept(audio)
@@ -268,6 +262,51 @@ def test_after_a_pause_it_goes_on_as_if_it_had_not_heard_again(
     stream.accept(beckett[3 * RATE_HZ + 100 :])
     assert len(stream.hypothesis().text) > len(prepared.text)
     assert stream.finish() == wanted
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("part", ["session", "decoder"])
+def test_after_a_second_hearing_that_failed_the_next_one_is_right(
+    lean_model_dir: Path, beckett: Int16, monkeypatch: pytest.MonkeyPatch, part: str, at: int
+) -> None:
+    """Whether it fails in the passes, in the second hearing, or in what decodes either."""
+    model = loaded(lean_model_dir, 1.0)
+    wanted = stream_of(model, beckett[: 40 * FRAME_SAMPLES]).finish()
+    stream = stream_of(model, beckett[: 40 * FRAME_SAMPLES])
+    thing, name = (model.encoder, "encode") if part == "session" else (DecoderState, "decode")
+    real, calls = getattr(thing, name), []
+
+    def failing(*words: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at + (part == "session"):  # a pass, what is left, and all at once
+            raise MemoryError("out of memory")
+        return real(*words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(thing, name, failing)
+        with pytest.raises(RecognitionError, match="out of memory") as failed:
+            stream.prepare()
+        assert failed.value.mend
+    assert stream.prepare() == wanted
+    assert stream.finish() == wanted
+
+
+def test_what_a_failed_second_hearing_has_encoded_is_forgotten(
+    lean_model_dir: Path, beckett: Int16, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded(lean_model_dir, 1.0)
+    stream = stream_of(model, beckett)
+    with monkeypatch.context() as patch:
+
+        def heard_again(encoding: StreamingEncoding, *_: object) -> None:
+            encoding.listen_again()
+            raise MemoryError("out of memory")
+
+        patch.setattr(lean_stream, "heard_again", heard_again)
+        with pytest.raises(RecognitionError, match="out of memory"):
+            stream.prepare()
+    model.doubted = NEVER_UNSURE
+    assert stream.prepare() == stream_of(model, beckett).finish()
 
 
 def test_phrases_are_held_against_what_was_heard_last(

@@ -102,7 +102,6 @@ class StreamingEncoding:
 
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
         """Do the passes that are due and, if `exact`, one over what is left."""
-        self._whole = None
         passes, frames = self._state.advance()
         self._passes += passes
         heard = self._passes
