@@ -80,7 +80,7 @@ class Comparison:
     """
 
     def __init__(self, package: Path, manifest: Manifest, source: Path) -> None:
-        model = load_recognizer(package, manifest, THREADS)
+        model = load_recognizer(package, _in_passes(manifest), THREADS)
         if not isinstance(model, MoonshineLean):
             raise other_family(package, manifest)
         self._package = model
@@ -133,6 +133,14 @@ class Comparison:
         if hidden is None:
             return package, torch, torch
         return package, torch, _with_error(sides["published"], heard, self._torch.cross(hidden))
+
+
+def _in_passes(manifest: Manifest) -> Manifest:
+    """Let a streaming package hear in passes alone, as PyTorch does that it is held against."""
+    if manifest.streaming is None:
+        return manifest
+    streaming = msgspec.structs.replace(manifest.streaming, doubt_below=0.0)
+    return msgspec.structs.replace(manifest, streaming=streaming)
 
 
 def joined(sides: Sequence[Side]) -> Side:

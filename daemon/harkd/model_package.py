@@ -84,7 +84,7 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """And had this variance, above 0, around 0"""
     doubt_below: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.45
     """A final whose three least likely tokens are less likely than this (their geometric mean), or
-    which ran into a loop, is heard again as a whole; 0: none is"""
+    which ran into a loop, is heard both in passes and at once; 0: all are heard in passes alone"""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

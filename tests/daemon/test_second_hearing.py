@@ -1,4 +1,4 @@
-"""A streaming Moonshine hears a final again, all of it at once, where it is in doubt."""
+"""A streaming Moonshine hears a final in doubt both ways: in passes, and all of it at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harkd.recognizer.moonshine_streaming import MoonshineStreaming, StreamingEn
 from harkd.recognizer.moonshine_tokens import TOKEN_END, Decoded
 from harkd.recognizer.phrase_scorer import PhraseScorer, Scope
 from harkd.recognizer.phrase_search import Width
-from harkd.recognizer.protocol import NEVER_UNSURE, Effort
+from harkd.recognizer.protocol import NEVER_UNSURE, Effort, Hypothesis, Work
 from harkd.recognizer.second_hearing import heard_again, in_doubt, said_twice
 from harkd.recognizer.streaming_encoder import StreamingEncoderState
 from harkd.settings import EndpointSettings
@@ -242,6 +242,65 @@ def test_only_a_final_in_doubt_costs_a_second_hearing(
     assert encoded_s["doubting"] - encoded_s["certain"] == pytest.approx(most_s, abs=0.06)
 
 
+def heard(model: MoonshineStreaming, audio: Int16, *, partials: bool) -> tuple[Hypothesis, Work]:
+    """Return a final, and what all of it cost."""
+    stream, before = model.stream(), model.work.snapshot()
+    for piece in np.array_split(audio, 20):
+        stream.accept(piece)
+        if partials:
+            stream.hypothesis()
+    return stream.finish(), model.work.since(before)
+
+
+def test_where_nobody_asked_for_partials_all_is_heard_at_once(
+    lean_model_dir: Path, beckett: Int16
+) -> None:
+    lean = load_recognizer(lean_model_dir, load_manifest(lean_model_dir), threads=1, effort=ALONE)
+    stream = lean.stream()
+    stream.accept(beckett)
+    wanted = stream.finish()
+    found, work = heard(loaded(lean_model_dir, 1e-9), beckett, partials=False)
+    assert found.text == wanted.text
+    assert work.encoder_passes == 1
+    assert work.encoded_s == pytest.approx(len(beckett) / RATE_HZ, abs=0.06)
+
+
+def test_a_plan_that_doubts_nothing_hears_all_in_passes(
+    certain: MoonshineStreaming, beckett: Int16
+) -> None:
+    found, work = heard(certain, beckett, partials=False)
+    assert found == heard(certain, beckett, partials=True)[0]
+    assert work.encoder_passes > 20
+
+
+def test_what_was_heard_at_once_is_heard_in_passes_where_it_is_in_doubt(
+    doubting: MoonshineStreaming, certain: MoonshineStreaming, beckett: Int16
+) -> None:
+    found, work = heard(doubting, beckett, partials=False)
+    in_passes, passes = heard(certain, beckett, partials=False)
+    assert work.encoder_passes == 1 + passes.encoder_passes
+    assert found.confidence > in_passes.confidence
+    assert found.text == heard(doubting, beckett, partials=True)[0].text, "the same two texts"
+
+
+def test_less_than_a_chunk_sounds_the_same_both_ways_and_is_heard_once(
+    doubting: MoonshineStreaming, beckett: Int16
+) -> None:
+    """16 frames and 16 more are complete after 12,799 samples."""
+    assert heard(doubting, beckett[4000:16_798], partials=False)[1].encoder_passes == 1
+    assert heard(doubting, beckett[4000:16_799], partials=False)[1].encoder_passes == 3
+
+
+def test_speech_that_goes_on_after_a_pause_is_heard_at_once_again(
+    doubting: MoonshineStreaming, beckett: Int16
+) -> None:
+    wanted = stream_of(doubting, beckett).finish()
+    stream = stream_of(doubting, beckett[: 3 * RATE_HZ])
+    assert stream.prepare().text
+    stream.accept(beckett[3 * RATE_HZ :])
+    assert stream.finish() == wanted
+
+
 def test_the_text_is_at_least_as_likely_as_it_was(
     doubting: MoonshineStreaming, certain: MoonshineStreaming, beckett: Int16
 ) -> None:
@@ -253,7 +312,9 @@ def test_the_text_is_at_least_as_likely_as_it_was(
 def test_after_a_pause_it_goes_on_as_if_it_had_not_heard_again(
     doubting: MoonshineStreaming, beckett: Int16
 ) -> None:
-    wanted = stream_of(doubting, beckett).finish()
+    live = stream_of(doubting, beckett)
+    live.hypothesis()
+    wanted = live.finish()
     stream = stream_of(doubting, beckett[: 3 * RATE_HZ])
     prepared = stream.prepare()
     assert prepared.text

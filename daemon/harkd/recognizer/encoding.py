@@ -52,10 +52,10 @@ class Encoding(Protocol):
         """
 
     def listen_again(self) -> Encoded | None:
-        """Encode everything at once; None where `encode` has done just that for a final."""
+        """Encode everything once more for a final, in another way; None where there is none."""
 
     def listen_on(self) -> None:
-        """Forget what that has led to."""
+        """Go back to what `encode` has led to."""
 
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values, in turn: each (1, heads, frames, head)."""

@@ -4,8 +4,9 @@ In: a model package of the family ``moonshine-streaming``: the graphs of ``moons
 weights that were taught to hear no more than a chunk and what lies just behind it, and in the
 manifest's section ``streaming`` how long these are. Out: `Hypothesis`. A partial costs the chunks
 that are new and the tokens that changed; a final costs the last chunk, which is not full, and one
-look at each token. A final that is in doubt is heard once more, all of it at once, and the likelier
-of the two texts counts. Runs on the thread that uses the stream.
+look at each token. Where nobody asked for partials, as for a recorded file, it is heard all at once
+instead, which costs half as much. A final that is in doubt is heard once more, the other way, and
+the likelier of the two texts counts. Runs on the thread that uses the stream.
 """
 
 from __future__ import annotations
@@ -69,17 +70,22 @@ class StreamingEncoding:
 
     Args:
         encoder: The graphs.
-        plan: How it listens.
+        plan: How it listens; at once, too, if a final may be in doubt.
         capacity_s: Room for so many seconds at first.
     """
 
     def __init__(self, encoder: LeanEncoder, plan: Streaming, capacity_s: float) -> None:
         self._state = StreamingEncoderState(encoder, plan, capacity_s)
+        self._both_ways = plan.doubt_below > 0
+        self._live = False
+        """Whether a partial has led to a pass"""
         self._passes = 0
         self._tail: NDArray[Any] | None = None
         """All that followed the kept frames, where a final was prepared since the last pass."""
         self._whole: NDArray[Any] | None = None
         """All frames, where they were encoded at once since audio came last."""
+        self._at_once = False
+        """Whether `cross` is of that"""
 
     @property
     def samples(self) -> int:
@@ -89,7 +95,7 @@ class StreamingEncoding:
     @property
     def frames(self) -> int:
         """So many have been encoded, those included that are not for good."""
-        if self._whole is not None:
+        if self._at_once and self._whole is not None:
             return int(self._whole.shape[2])
         if self._tail is None:
             return self._state.frames
@@ -98,10 +104,48 @@ class StreamingEncoding:
     def accept(self, audio: NDArray[np.float32]) -> None:
         """Take the next audio: float32, shape (n,)."""
         self._state.accept(audio)
-        self._whole = None
+        self._whole, self._at_once = None, False
 
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
-        """Do the passes that are due and, if `exact`, one over what is left."""
+        """Do the passes that are due and, if `exact`, one over what is left.
+
+        If `exact` before a partial led to a pass, encode everything at once, if the plan allows it.
+        """
+        if exact and self._both_ways and not self._live:
+            return self._encode_whole()
+        encoded = self._encode_passes(exact=exact)
+        self._live = self._live or encoded.passes > 0
+        return encoded
+
+    def listen_again(self) -> Encoded | None:
+        """Encode for a final the other way: `cross` is of that until audio comes, or `listen_on`.
+
+        At once what `encode` heard in passes, and in passes what it heard at once; None where both
+        are the same, since it is all one pass.
+        """
+        if not self._at_once:
+            return self._encode_whole()
+        if not self._state.kept and not self._state.due:
+            return None
+        self._at_once = False
+        return self._encode_passes(exact=True)
+
+    def listen_on(self) -> None:
+        """Let `cross` be again that of what `encode` did."""
+        self._at_once = not self._at_once
+
+    def cross(self) -> list[NDArray[Any]]:
+        """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
+        if self._at_once and self._whole is not None:
+            return [each[None] for each in self._whole]
+        return self._state.cross(self._tail)
+
+    def _encode_whole(self) -> Encoded:
+        self._whole, self._at_once = self._state.whole(), True
+        heard = self._passes + self._state.due  # what these passes would hear
+        return Encoded(1, self.frames * FRAME_SAMPLES / RATE_HZ, heard, anew=True)
+
+    def _encode_passes(self, *, exact: bool) -> Encoded:
         passes, frames = self._state.advance()
         self._passes += passes
         heard = self._passes
@@ -111,18 +155,3 @@ class StreamingEncoding:
             self._tail, left = self._state.rest()
             passes, frames = passes + min(1, left), frames + left
         return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
-
-    def listen_again(self) -> Encoded:
-        """Encode everything at once: `cross` is of that until audio comes, or `listen_on`."""
-        self._whole = self._state.whole()
-        return Encoded(1, self.frames * FRAME_SAMPLES / RATE_HZ, self._passes)
-
-    def listen_on(self) -> None:
-        """Let `cross` be that of the passes again."""
-        self._whole = None
-
-    def cross(self) -> list[NDArray[Any]]:
-        """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
-        if self._whole is not None:
-            return [each[None] for each in self._whole]
-        return self._state.cross(self._tail)

@@ -1,8 +1,9 @@
-"""A final in doubt is heard again, all of its audio at once: of two texts the likelier counts.
+"""A final in doubt is heard both ways, in chunks and at once: of two texts the likelier counts.
 
-In: a hypothesis of an encoder that hears a chunk at a time. Out: that one or another. A loop, a
+In: a hypothesis of an encoder that can hear a chunk at a time. Out: that one or another. A loop, a
 word that was left out, and a word that needs what comes long after it are what chunks cost, and
-the decoder is mostly unsure where they happen. Runs on the thread that uses the stream.
+the decoder is mostly unsure where they happen; as it is where the whole leads it astray. Runs on
+the thread that uses the stream.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def heard_again(
     most: int,
     watch: NDArray[np.int64] | None = None,
 ) -> tuple[Decoded, Work]:
-    """Hear all audio at once, and return the likelier hypothesis.
+    """Hear all audio the other way, and return the likelier hypothesis.
 
     One that came to an end beats one that did not, and one that says less twice the other: who
     really says a phrase twice is heard so as a whole, too. What the encoding gives from then on is

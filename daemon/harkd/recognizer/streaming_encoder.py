@@ -90,14 +90,21 @@ class StreamingEncoderState:
         """So many frames have all their audio."""
         return max(0, (self.samples - MORE_SAMPLES) // FRAME_SAMPLES)
 
+    @property
+    def due(self) -> int:
+        """So many passes over chunks can be done now."""
+        ready = self.complete - self.kept - self._plan.look_ahead_frames
+        return max(0, ready // self._plan.chunk_frames)
+
     def advance(self) -> tuple[int, int]:
         """Do all passes that are due.
 
         Returns:
             How many there were, and the frames that went through the encoder in them.
         """
-        passes, chunk, ahead = 0, self._plan.chunk_frames, self._plan.look_ahead_frames
-        while (end := self.kept + chunk + ahead) <= self.complete:
+        passes, chunk, ahead = self.due, self._plan.chunk_frames, self._plan.look_ahead_frames
+        for _ in range(passes):
+            end = self.kept + chunk + ahead
             rows, sums = self._stem(end)
             outputs = self._encode(rows, sums)
             # All that can fail is done: what is kept may change.
@@ -108,7 +115,6 @@ class StreamingEncoderState:
             self._cross[:, :, self.kept : end] = outputs["cross"]
             self.kept += chunk
             self.frames = end
-            passes += 1
         return passes, passes * (chunk + ahead)
 
     def rest(self) -> tuple[NDArray[Any], int]:
