@@ -213,7 +213,9 @@ def updates(model: MoonshineStreaming, audio: Int16, step: int) -> Iterator[Work
 def test_each_chunk_is_encoded_once_and_its_look_ahead_twice(
     model: MoonshineStreaming, beckett: Int16
 ) -> None:
-    work = list(updates(model, beckett, 8000))
+    first, *work = updates(model, beckett, 8000)
+    assert first.encoder_passes == 1, "what is there before the first chunk is complete"
+    assert first.encoded_s == pytest.approx(frames_in(8000) * 0.024)
     passes = sum(each.encoder_passes for each in work)
     assert passes == (frames_in(len(beckett)) - 16) // 16
     for each in work:
@@ -234,17 +236,24 @@ def test_a_partial_without_a_new_chunk_is_the_last_one_for_nothing(
     assert model.work.since(before) == Work()
 
 
-def test_before_the_first_chunk_nothing_is_heard_but_a_final(
+def test_before_the_first_chunk_a_partial_hears_what_is_there(
     model: MoonshineStreaming, beckett: Int16
 ) -> None:
-    stream = model.stream()
-    stream.accept(beckett[: RATE_HZ // 2])
-    assert stream.hypothesis() == Hypothesis("", 0.0)
-    before = model.work.snapshot()
-    stream.finish()
+    half = beckett[5000 : 5000 + RATE_HZ // 2]
+    more = beckett[5000 + len(half) : 5000 + RATE_HZ * 7 // 10]
+    stream, before = model.stream(), model.work.snapshot()
+    stream.accept(half)
+    first = stream.hypothesis()
+    assert first.text
+    stream.accept(more[:100])
+    assert stream.hypothesis() is first, "not a frame more"
     work = model.work.since(before)
-    assert work.encoder_passes == 1
-    assert work.encoded_s == pytest.approx(frames_in(RATE_HZ // 2) * 0.024)
+    assert (work.encoder_passes, work.encoded_s) == (1, pytest.approx(frames_in(8000) * 0.024))
+    stream.accept(more[100:])
+    assert stream.hypothesis() is not first
+    found = model.work.since(before)
+    assert found.encoder_passes == 2
+    assert found.encoded_s - work.encoded_s == pytest.approx(frames_in(11_200) * 0.024)
 
 
 @pytest.mark.parametrize("more", [0, 1, 7, 15])

@@ -78,7 +78,7 @@ class StreamingEncoding:
         self._state = StreamingEncoderState(encoder, plan, capacity_s)
         self._both_ways = plan.doubt_below > 0
         self._live = False
-        """Whether a partial has led to a pass"""
+        """Whether a partial has led to a chunk"""
         self._passes = 0
         self._tail: NDArray[Any] | None = None
         """All that followed the kept frames, where a final was prepared since the last pass."""
@@ -109,12 +109,13 @@ class StreamingEncoding:
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
         """Do the passes that are due and, if `exact`, one over what is left.
 
-        If `exact` before a partial led to a pass, encode everything at once, if the plan allows it.
+        For a partial before the first chunk is complete, that is all there is. If `exact` before a
+        partial has led to a chunk, encode everything at once, if the plan allows it.
         """
         if exact and self._both_ways and not self._live:
             return self._encode_whole()
         encoded = self._encode_passes(exact=exact)
-        self._live = self._live or encoded.passes > 0
+        self._live = self._state.kept > 0
         return encoded
 
     def listen_again(self) -> Encoded | None:
@@ -151,7 +152,9 @@ class StreamingEncoding:
         heard = self._passes
         if passes:
             self._tail = None  # a pass hears more than what was left before it
-        if exact:
+        if exact or not self._state.kept:
             self._tail, left = self._state.rest()
             passes, frames = passes + min(1, left), frames + left
+            if not exact:
+                heard = -left  # a frame more is something more to hear
         return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
