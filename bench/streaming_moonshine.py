@@ -10,7 +10,7 @@ each length, all of which is taken for speech: each is one segment, with a parti
 (`partial_share` is 0), whatever it costs. The subjects take turns on each utterance, in virtual
 time: audio positions are those of live audio in which recognition takes no time. What the
 recognizer took for the partials, for what it prepared in the pause, and for the final is measured
-apart, in CPU seconds.
+apart, in CPU seconds, and so is what each graph of a lean or streaming package took.
 
 A word is shown late by the audio from when the first subject showed it to when the other did: the
 median over the words on which their finals agree.
@@ -39,7 +39,7 @@ from harkd.events import Event, Final, Partial
 from harkd.model_package import Limits, Manifest
 from harkd.model_store import store_of
 from harkd.recognizer.factory import load_recognizer
-from harkd.recognizer.protocol import Hypothesis, Recognizer, Work
+from harkd.recognizer.protocol import Recognizer, Work
 from harkd.settings import EndpointSettings, RecognizerSettings, Settings
 from harkd.speech_list import read_list
 from harkd.virtual_time import run_in_virtual_time
@@ -51,6 +51,12 @@ SETTINGS = Settings(
 )
 TAIL = np.zeros(RATE_HZ * 11 // 10, np.int16)
 ASKED = ("hypothesis", "prepare", "finish")
+GRAPHS = {
+    "stem": ("encoder", "stem"),
+    "encoder": ("encoder", "session"),
+    "decoder": ("decoder", "session"),
+}
+"""Where a lean model keeps its graphs' sessions."""
 
 
 @dataclass(slots=True)
@@ -60,7 +66,7 @@ class Turn:
     cpu_s: float
     """All of it, segmentation included"""
     spent_s: dict[str, list[float]]
-    """CPU seconds of each call of the recognizer"""
+    """CPU seconds of each call of the recognizer, and of each graph"""
     work: Work
     """What was computed"""
     shown: dict[int, tuple[str, int]]
@@ -87,10 +93,14 @@ class Watched:
     def __post_init__(self) -> None:
         begin = self.recognizer.stream
         setattr(self.recognizer, "stream", lambda *words: WatchedStream(begin(*words), self))  # noqa: B010
+        getattr(self.recognizer, "spare", []).clear()  # what was made with the sessions as they are
+        for part, (owner, name) in GRAPHS.items():
+            if hasattr(holder := getattr(self.recognizer, owner, None), name):
+                setattr(holder, name, WatchedSession(getattr(holder, name), part, self))
 
     def hear(self, audio: Int16) -> Turn:
         """Run it from its begin to its end."""
-        self.spent_s = {name: [] for name in ASKED}
+        self.spent_s = {name: [] for name in (*ASKED, *GRAPHS)}
         texts: list[tuple[int, Event]] = []
         before, begin_s = self.recognizer.work.snapshot(), time.process_time()
         run_in_virtual_time(
@@ -121,16 +131,30 @@ class WatchedStream:
 
     def __getattr__(self, name: str) -> Any:
         asked = getattr(self._stream, name)
-        return self._timed(name, asked) if name in ASKED else asked
+        return timed(asked, name, self._watched) if name in ASKED else asked
 
-    def _timed(self, name: str, asked: Callable[[], Hypothesis]) -> Callable[[], Hypothesis]:
-        def timed() -> Hypothesis:
-            begin_s = time.process_time()
-            hypothesis = asked()
-            self._watched.spent_s[name].append(time.process_time() - begin_s)
-            return hypothesis
 
-        return timed
+class WatchedSession:
+    """A graph whose runs are timed."""
+
+    def __init__(self, session: Any, part: str, watched: Watched) -> None:
+        self._session, self._part, self._watched = session, part, watched
+
+    def __getattr__(self, name: str) -> Any:
+        asked = getattr(self._session, name)
+        return timed(asked, self._part, self._watched) if name.startswith("run") else asked
+
+
+def timed(asked: Callable[..., Any], name: str, watched: Watched) -> Callable[..., Any]:
+    """Return a call that adds its CPU seconds to what was spent under a name."""
+
+    def measured(*words: Any) -> Any:
+        begin_s = time.process_time()
+        answer = asked(*words)
+        watched.spent_s[name].append(time.process_time() - begin_s)
+        return answer
+
+    return measured
 
 
 def first_shown(texts: list[tuple[int, Event]], final: str) -> dict[int, tuple[str, int]]:
@@ -197,6 +221,8 @@ def row(name: str, seconds: int, turns: list[list[Turn]], first: list[list[Turn]
     cpu_s = median_sum(lambda turn: turn.cpu_s)
     calls = [median_sum(lambda turn, n=each: sum(turn.spent_s[n])) for each in ASKED]  # type: ignore[misc]
     updates = sum(len(each[0].spent_s["hypothesis"]) for each in turns)
+    parts = [median_sum(lambda turn, n=each: sum(turn.spent_s[n])) for each in GRAPHS]  # type: ignore[misc]
+    parts.append(cpu_s - sum(parts))
     work = [each[0].work for each in turns]
     late = [
         (own[1] - other[1]) * 1000 / RATE_HZ
@@ -210,6 +236,7 @@ def row(name: str, seconds: int, turns: list[list[Turn]], first: list[list[Turn]
         name,
         f"{1000 * cpu_s / audio_s:.1f}",
         f"{cpu_s / median_sum(lambda turn: turn.cpu_s, first):.2f}",
+        *(f"{1000 * each / audio_s:.1f}" for each in parts),
         f"{1000 * calls[0] / max(1, updates):.1f}",
         f"{1000 * calls[1] / len(turns):.1f}",
         f"{1000 * calls[2] / len(turns):.1f}",
@@ -228,6 +255,8 @@ HEADER = [
     "model",
     "CPU ms per s",
     "of the first",
+    *GRAPHS,
+    "other",
     "ms a partial",
     "ms prepared",
     "ms a final",

@@ -147,10 +147,9 @@ class StreamingEncoderState:
         Args:
             tail: From `rest`; None takes the last pass's look-ahead.
         """
-        if tail is None:
-            tail = self._cross[:, :, self.kept : self.frames]
-        kept = self._cross[:, :, : self.kept]
-        return [np.concatenate(both, axis=1)[None] for both in zip(kept, tail, strict=True)]
+        kept = self._cross[:, :, : self.frames if tail is None else self.kept]
+        together = kept.copy() if tail is None else np.concatenate([kept, tail], axis=2)
+        return [each[None] for each in together]
 
     def _stem(self, end: int) -> tuple[Float32, StemSums]:
         """Return the rows of the frames from the kept ones to `end`, and the sums up to there.
