@@ -247,13 +247,16 @@ def test_before_the_first_chunk_a_partial_hears_what_is_there(
     assert first.text
     stream.accept(more[:100])
     assert stream.hypothesis() is first, "not a frame more"
+    assert (prepared := stream.prepare()).text
+    stream.accept(more[100:120])
+    assert stream.hypothesis() is prepared, "nor after a pause"
     work = model.work.since(before)
-    assert work.encoder_passes == 1
-    assert work.encoded_s == pytest.approx(frames_in(8000) * 0.024)
-    stream.accept(more[100:])
-    assert stream.hypothesis() is not first
+    assert work.encoder_passes == 2
+    assert work.encoded_s == pytest.approx(2 * frames_in(8000) * 0.024)
+    stream.accept(more[120:])
+    assert stream.hypothesis() is not prepared
     found = model.work.since(before)
-    assert found.encoder_passes == 2
+    assert found.encoder_passes == 3
     assert found.encoded_s - work.encoded_s == pytest.approx(frames_in(11_200) * 0.024)
 
 

@@ -352,11 +352,15 @@ def test_after_a_second_hearing_that_failed_the_next_one_is_right(
     assert stream.finish() == wanted
 
 
+@pytest.mark.parametrize("live", [False, True])
 def test_what_a_failed_second_hearing_has_encoded_is_forgotten(
-    lean_model_dir: Path, beckett: Int16, monkeypatch: pytest.MonkeyPatch
+    lean_model_dir: Path, beckett: Int16, monkeypatch: pytest.MonkeyPatch, live: bool
 ) -> None:
     model = loaded(lean_model_dir, 1.0)
-    stream = stream_of(model, beckett)
+    stream, other = stream_of(model, beckett), stream_of(model, beckett)
+    if live:
+        stream.hypothesis()
+        other.hypothesis()
     with monkeypatch.context() as patch:
 
         def heard_again(encoding: StreamingEncoding, *_: object) -> None:
@@ -367,7 +371,7 @@ def test_what_a_failed_second_hearing_has_encoded_is_forgotten(
         with pytest.raises(RecognitionError, match="out of memory"):
             stream.prepare()
     model.doubted = NEVER_UNSURE
-    assert stream.prepare() == stream_of(model, beckett).finish()
+    assert stream.prepare() == other.finish()
 
 
 def test_phrases_are_held_against_what_was_heard_last(

@@ -128,7 +128,6 @@ class StreamingEncoding:
             return self._encode_whole()
         if not self._state.kept and not self._state.due:
             return None
-        self._at_once = False
         return self._encode_passes(exact=True)
 
     def listen_on(self) -> None:
@@ -143,18 +142,22 @@ class StreamingEncoding:
 
     def _encode_whole(self) -> Encoded:
         self._whole, self._at_once = self._state.whole(), True
-        heard = self._passes + self._state.due  # what these passes would hear
+        # What all passes would hear.
+        heard = self._heard_after(self._passes + self._state.due)
         return Encoded(1, self.frames * FRAME_SAMPLES / RATE_HZ, heard, anew=True)
 
     def _encode_passes(self, *, exact: bool) -> Encoded:
+        self._at_once = False
         passes, frames = self._state.advance()
         self._passes += passes
-        heard = self._passes
+        heard = self._heard_after(self._passes)
         if passes:
             self._tail = None  # a pass hears more than what was left before it
         if exact or not self._state.kept:
             self._tail, left = self._state.rest()
             passes, frames = passes + min(1, left), frames + left
-            if not exact:
-                heard = -left  # a frame more is something more to hear
         return Encoded(passes, frames * FRAME_SAMPLES / RATE_HZ, heard)
+
+    def _heard_after(self, passes: int) -> int:
+        """Tell by so many passes what was heard; before the first, each frame is more to hear."""
+        return passes or -self._state.complete
