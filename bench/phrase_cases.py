@@ -120,12 +120,21 @@ class Listening:
         recognizer: The loaded model, which must score phrases.
         scorer: The phrases.
         graph: The same, to be asked what they mean.
+        live: Ask for a partial first, behind which a streaming model hears in passes.
     """
 
-    def __init__(self, recognizer: Recognizer, scorer: PhraseScorer, graph: PhraseGraph) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        scorer: PhraseScorer,
+        graph: PhraseGraph,
+        *,
+        live: bool = False,
+    ) -> None:
         if not isinstance(recognizer, PhraseRecognizer):
             raise SystemExit(f"{recognizer.name} is of a family that scores no phrases")
         self._recognizer, self._scorer, self._graph = recognizer, scorer, graph
+        self._live = live
 
     def hear(self, case: Case) -> list[Heard]:
         """Return a case's segments; of a command, the best and what was taken for another."""
@@ -137,6 +146,8 @@ class Listening:
                 continue
             stream = self._recognizer.stream()
             stream.accept(segment.audio)
+            if self._live:
+                stream.hypothesis()
             start = time.process_time()
             stream.finish()
             between = time.process_time()

@@ -61,7 +61,7 @@ def listen(words: argparse.Namespace) -> list[Heard]:
     scorer = PhraseScorer(graph, recognizer.vocabulary(), TOKEN_END, scope)
     scorer.automaton.choices(scorer.automaton.begin())
     print(f"{words.model.name}: made ready in {time.process_time() - begin:.2f} s\n")
-    listening, found = Listening(recognizer, scorer, graph), []
+    listening, found = Listening(recognizer, scorer, graph, live=words.live), []
     for case in cases(words.list, words.noise, words.snr, rooms=words.rooms):
         for heard in listening.hear(case):
             found.append(heard)
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--exhaustive", action="store_true", help="never give up early")
     parser.add_argument("--snr", type=decibels, default=[], help="noise under speech: 20,10,5")
     parser.add_argument("--rooms", action="store_true", help="speech in rooms, too")
+    parser.add_argument("--live", action="store_true", help="with a partial before each final")
     parser.add_argument("--all", action="store_true", help="tell of commands in noise, too")
     heard = listen(parser.parse_args())
     conditions(heard, MATCH_MARGIN_MOST, MATCH_EVIDENCE_LEAST)
