@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rigs", nargs="+", choices=RIGS, default=list(RIGS))
     parser.add_argument("--only", default="", help="take faults with this in their name")
+    parser.add_argument("--model", default=MODEL, help="that hears it; default %(default)s")
     parser.add_argument("--markdown", type=Path, help="write the table to this file, too")
     parser.add_argument("--keep", type=Path, help="keep logs and messages in this folder")
     given = parser.parse_args()
@@ -66,7 +67,9 @@ def run(given: argparse.Namespace, folder: Path) -> list[Report]:
         (here / "broker").mkdir()
         rig = make_rig(name, here / "microphone", loop.sound)
         # The first fault is that the microphone comes after the daemon.
-        plan = Plan(share - 1, given.seed, given.only, vocabulary=loop.vocabulary)
+        plan = Plan(
+            share - 1, given.seed, given.only, vocabulary=loop.vocabulary, model=given.model
+        )
         with Mosquitto(here / "broker") as broker:
             reports.append(run_chaos(rig, broker, here, str(model.dir.parent), plan, say))
     return reports

@@ -60,6 +60,8 @@ class Plan:
     rest_s: tuple[float, float] = REST_S
     vocabulary: frozenset[str] = frozenset()
     """What is said."""
+    model: str = MODEL
+    """The model that hears it."""
 
     def steps_of(self, rig: Rig, chance: random.Random) -> Iterator[tuple[Fault, float]]:
         """The rig's faults, each with the seconds for which it lasts."""
@@ -82,7 +84,7 @@ def run_chaos(
     env = {
         **rig.env,
         "HARKD_MODELS": models,
-        "HARKD_RECOGNIZER__MODEL": MODEL,
+        "HARKD_RECOGNIZER__MODEL": plan.model,
         "HARKD_DEVICE_ID": "chaos",
         "HARKD_MQTT__HOST": broker.host,
         "HARKD_MQTT__PORT": str(broker.port),
