@@ -303,6 +303,12 @@ def test_what_was_prepared_in_a_pause_is_heard_until_a_pass_hears_more(
     assert len(stream.hypothesis().text) > len(prepared.text)
 
 
+def hear_each_second(stream: LeanStream, audio: Int16) -> None:
+    for second in np.array_split(audio, len(audio) // RATE_HZ):
+        stream.accept(second)
+        stream.hypothesis()
+
+
 @pytest.fixture
 def trusting(
     model: MoonshineStreaming, monkeypatch: pytest.MonkeyPatch
@@ -330,9 +336,7 @@ def test_a_final_verifies_no_token_that_was_settled_long_before(
     trusting: tuple[LeanStream, list[int]], beckett: Int16
 ) -> None:
     stream, trusted = trusting
-    for at in range(0, 4 * RATE_HZ, 16_000):
-        stream.accept(beckett[at : at + 16_000])
-        stream.hypothesis()
+    hear_each_second(stream, beckett[: 4 * RATE_HZ])
     stream.prepare()
     assert trusted == [0, 0, 17, 17, 20 - UNSETTLED_FINAL_TOKENS]
 
@@ -341,13 +345,9 @@ def test_after_a_restart_all_is_verified(
     trusting: tuple[LeanStream, list[int]], beckett: Int16
 ) -> None:
     stream, trusted = trusting
-    for at in range(0, 3 * RATE_HZ, 16_000):
-        stream.accept(beckett[at : at + 16_000])
-        stream.hypothesis()
+    hear_each_second(stream, beckett[: 3 * RATE_HZ])
     stream.restart()
-    for at in range(0, 2 * RATE_HZ, 16_000):
-        stream.accept(beckett[at : at + 16_000])
-        stream.hypothesis()
+    hear_each_second(stream, beckett[: 2 * RATE_HZ])
     stream.prepare()
     assert trusted == [0, 0, 17, 0, 17, 20 - UNSETTLED_FINAL_TOKENS]
 
@@ -450,6 +450,32 @@ def test_after_a_failed_pass_the_next_one_is_right(
     assert stream.hypothesis().text
     stream.accept(beckett[2 * RATE_HZ :])
     assert stream.finish() == heard(model, beckett)
+
+
+@pytest.mark.parametrize("part", ["stem", "session"])
+def test_after_a_failed_partial_before_the_first_chunk_the_next_one_is_right(
+    lean_model_dir: Path, beckett: Int16, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    model = loaded(lean_model_dir, 16, 16, effort=ALONE)
+    early = beckett[5000 : 5000 + RATE_HZ // 2]
+    other = model.stream()
+    other.accept(early)
+    wanted = other.hypothesis()
+
+    class Failing:
+        def run(self, *_: object) -> Any:
+            raise MemoryError("out of memory")
+
+    stream = model.stream()
+    stream.accept(early)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.encoder, part, Failing())
+        with pytest.raises(RecognitionError, match="out of memory") as failed:
+            stream.hypothesis()
+        assert failed.value.mend
+    assert stream.hypothesis() == wanted
+    stream.accept(beckett[5000 + RATE_HZ // 2 :])
+    assert stream.finish() == heard(model, beckett[5000:])
 
 
 def test_a_package_that_does_not_say_how_it_listens_is_damaged(lean_model_dir: Path) -> None:

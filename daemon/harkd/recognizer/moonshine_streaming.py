@@ -83,9 +83,9 @@ class StreamingEncoding:
         self._tail: NDArray[Any] | None = None
         """All that followed the kept frames, where a final was prepared since the last pass."""
         self._whole: NDArray[Any] | None = None
-        """All frames, where they were encoded at once since audio came last."""
-        self._at_once = False
-        """Whether `cross` is of that"""
+        """All frames, where they were encoded at once since audio came last; `cross` is of that."""
+        self._aside: NDArray[Any] | None = None
+        """The same, where they were encoded in passes after that."""
 
     @property
     def samples(self) -> int:
@@ -95,7 +95,7 @@ class StreamingEncoding:
     @property
     def frames(self) -> int:
         """So many have been encoded, those included that are not for good."""
-        if self._at_once and self._whole is not None:
+        if self._whole is not None:
             return int(self._whole.shape[2])
         if self._tail is None:
             return self._state.frames
@@ -104,7 +104,7 @@ class StreamingEncoding:
     def accept(self, audio: NDArray[np.float32]) -> None:
         """Take the next audio: float32, shape (n,)."""
         self._state.accept(audio)
-        self._whole, self._at_once = None, False
+        self._whole = self._aside = None
 
     def encode(self, *, exact: bool, incremental: bool) -> Encoded:  # noqa: ARG002
         """Do the passes that are due and, if `exact`, one over what is left.
@@ -124,7 +124,7 @@ class StreamingEncoding:
         At once what `encode` heard in passes, and in passes what it heard at once; None where both
         are the same, since it is all one pass.
         """
-        if not self._at_once:
+        if self._whole is None:
             return self._encode_whole()
         if not self._state.kept and not self._state.due:
             return None
@@ -132,22 +132,21 @@ class StreamingEncoding:
 
     def listen_on(self) -> None:
         """Let `cross` be again that of what `encode` did."""
-        self._at_once = not self._at_once
+        self._whole, self._aside = self._aside, None
 
     def cross(self) -> list[NDArray[Any]]:
         """Return the decoder's keys and values of all frames: each (1, heads, frames, head)."""
-        if self._at_once and self._whole is not None:
+        if self._whole is not None:
             return [each[None] for each in self._whole]
         return self._state.cross(self._tail)
 
     def _encode_whole(self) -> Encoded:
-        self._whole, self._at_once = self._state.whole(), True
-        # What all passes would hear.
-        heard = self._heard_after(self._passes + self._state.due)
+        self._whole = self._state.whole()
+        heard = self._heard_after(self._passes + self._state.due)  # what all passes would hear
         return Encoded(1, self.frames * FRAME_SAMPLES / RATE_HZ, heard, anew=True)
 
     def _encode_passes(self, *, exact: bool) -> Encoded:
-        self._at_once = False
+        self._whole, self._aside = None, self._whole
         passes, frames = self._state.advance()
         self._passes += passes
         heard = self._heard_after(self._passes)
